@@ -1,0 +1,52 @@
+"""Any readable source to shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lewm.datasets.pixels import choose_codec
+from lewm.datasets.schema import Source, open_source
+from lewm.datasets.shard_writer import SHARD_BYTES, TRIAL_FRAMES, EpisodeWriter
+from lewm.datasets.tar_shards import MANIFEST
+from lewm.errors import UserError
+from lewm.progress import track
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    codec: str = "auto",
+    image_size: int | None = None,
+    resume: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write every episode of `src` to shards under `dst`, each column in its own dtype, frames at `image_size`."""
+    if resume and (Path(dst) / MANIFEST).exists():
+        return
+    source = open_source(src)
+    if codec == "auto":
+        codec = choose_codec(_resized(source.frames(0, np.arange(min(TRIAL_FRAMES, source.lengths[0]))), image_size))
+    provenance = {"source": source.path.name, "source_fingerprint": source.fingerprint(), "image_size": image_size}
+    writer = EpisodeWriter(dst, codec=codec, shard_bytes=shard_bytes, resume=resume, provenance=provenance)
+    if writer.keys_done != source.keys[: writer.done]:
+        raise UserError(f"the finished shards in {dst} are not the first episodes of {src}; choose another folder")
+    with writer:
+        for e in track(range(writer.done, len(source.lengths)), "converting episodes"):
+            frames = _resized(source.frames(e, np.arange(source.lengths[e])), image_size)
+            writer.add(frames, _columns(source, e), key=source.keys[e])
+
+
+def _columns(source: Source, episode: int) -> dict[str, np.ndarray]:
+    return {name: source.column(name, episode) for name in source.columns}
+
+
+def _resized(frames: np.ndarray, image_size: int | None) -> np.ndarray:
+    """Frames whose sides are `image_size`, by averaging areas."""
+    if image_size is None or frames.shape[1:3] == (image_size, image_size):
+        return frames
+    images = (Image.fromarray(f).resize((image_size, image_size), Image.Resampling.BOX) for f in frames)
+    return np.stack([np.asarray(image) for image in images])

@@ -1,0 +1,126 @@
+"""Episodes in one HDF5 file with flat columns, as stable-worldmodel writes them; also `/` in names, i.e. groups.
+
+Every column has one row per step, episodes end to end; `ep_len` and `ep_offset` have one row per episode.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from lewm.datasets.schema import Column, require_column
+from lewm.datasets.stats import check_actions
+from lewm.datasets.summary import fingerprint
+from lewm.errors import UserError
+
+BOOKKEEPING = ("ep_len", "ep_offset")
+
+
+class HDF5Source:
+    """See `schema.Source`. The file handle is opened per process and never pickled."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._handle: h5py.File | None = None
+        datasets = {name: item for name, item in _datasets(self._open()).items()}
+        for name in ("pixels", "action", *BOOKKEEPING):
+            if name not in datasets:
+                raise UserError(
+                    f"no column {name!r} in {self.path}; it has: {', '.join(sorted(datasets)) or 'nothing'}"
+                )
+        self.lengths, self._offsets = _episodes(datasets, self.path)
+        _check_frames(datasets["pixels"], self.path)
+        self.frame_shape: tuple[int, int, int] = datasets["pixels"].shape[1:]
+        skip = ("pixels", *BOOKKEEPING)
+        self.columns = {n: Column(d.dtype, d.shape[1:]) for n, d in datasets.items() if n not in skip}
+        self._actions = _read_actions(datasets["action"], self.path)
+        self.action_dim = self._actions.shape[1]
+        for e in range(len(self.lengths)):
+            check_actions(self.actions(e), f"episode {e} in {self.path}")
+        self.keys = self._keys()
+        self._fingerprint: str | None = None
+
+    def frames(self, episode: int, rows: np.ndarray) -> np.ndarray:
+        pixels = self._open()["pixels"]
+        assert isinstance(pixels, h5py.Dataset)
+        out = np.empty((len(rows), *self.frame_shape), dtype=np.uint8)
+        low = int(self._offsets[episode])
+        for i, row in enumerate(rows):  # one by one: far faster than h5py's strided or fancy reads
+            pixels.read_direct(out, np.s_[low + int(row)], np.s_[i])
+        return out
+
+    def actions(self, episode: int) -> np.ndarray:
+        return self._actions[self._rows(episode)]
+
+    def column(self, name: str, episode: int) -> np.ndarray:
+        require_column(self, name)
+        return self._open()[name][self._rows(episode)]  # type: ignore[index]
+
+    def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self)
+        return self._fingerprint
+
+    def _rows(self, episode: int) -> slice:
+        return slice(int(self._offsets[episode]), int(self._offsets[episode] + self.lengths[episode]))
+
+    def _keys(self) -> list[str]:
+        if "id" not in self.columns:
+            return [f"{self.path.stem}:{e}" for e in range(len(self.lengths))]
+        ids = self._open()["id"][:]  # type: ignore[index]
+        return [str(ids[offset]) for offset in self._offsets]  # type: ignore[index]
+
+    def _open(self) -> h5py.File:
+        if self._handle is None:
+            try:
+                self._handle = h5py.File(self.path, "r")
+            except OSError as error:
+                raise UserError(f"not a readable HDF5 file: {self.path} ({str(error).splitlines()[0]})") from error
+        return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+
+def _datasets(handle: h5py.File) -> dict[str, h5py.Dataset]:
+    found: dict[str, h5py.Dataset] = {}
+    handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def _episodes(datasets: dict[str, h5py.Dataset], path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths and offsets, once they are known to agree with each other and with every column."""
+    lengths, offsets = (np.asarray(datasets[name][:], dtype=np.int64) for name in BOOKKEEPING)
+    if len(lengths) == 0:
+        raise UserError(f"{path} holds no episodes")
+    if lengths.shape != offsets.shape or lengths.ndim != 1 or (lengths < 1).any():
+        raise UserError(f"ep_len and ep_offset of {path} must be one positive length and one offset per episode")
+    expected = np.cumsum(lengths) - lengths
+    if (offsets != expected).any():
+        e = int(np.argmax(offsets != expected))
+        raise UserError(
+            f"ep_offset disagrees with ep_len in {path}: episode {e} should start at row {expected[e]}, "
+            f"the file says {offsets[e]}; write the file again"
+        )
+    for name, column in datasets.items():
+        if name not in BOOKKEEPING and (column.ndim == 0 or len(column) != lengths.sum()):
+            rows = column.shape[0] if column.ndim else "no"
+            raise UserError(f"column {name!r} of {path} has {rows} rows, its episodes have {lengths.sum()} together")
+    return lengths, offsets
+
+
+def _check_frames(pixels: h5py.Dataset, path: Path) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4:
+        raise UserError(
+            f"`pixels` of {path} must be uint8 frames of one size, (rows, h, w, c); it is {pixels.dtype} {pixels.shape}: "
+            "ragged or already normalised frames are not read"
+        )
+
+
+def _read_actions(action: h5py.Dataset, path: Path) -> np.ndarray:
+    if action.ndim != 2 or action.dtype.kind not in "fiu":
+        raise UserError(f"`action` of {path} must be numbers of shape (rows, a); it is {action.dtype} {action.shape}")
+    return action[:].astype(np.float32)

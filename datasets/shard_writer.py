@@ -1,0 +1,256 @@
+"""Writing tar shards: deterministic bytes, finished shards renamed into place, the manifest last."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lewm.datasets.pixels import CODECS, PackedFrames, choose_codec, pack
+from lewm.datasets.schema import Column
+from lewm.datasets.stats import check_actions
+from lewm.datasets.summary import fingerprint
+from lewm.datasets.tar_shards import (
+    FORMAT,
+    MANIFEST,
+    Member,
+    ShardSource,
+    build_index,
+    column_of,
+    escape,
+    file_sha256,
+    save_index,
+)
+from lewm.errors import UserError
+from lewm.paths import make_folder, sync, written_atomically
+
+SHARD_BYTES = 256 * 2**20
+TRIAL_FRAMES = 64  # that `auto` looks at
+
+
+class EpisodeWriter:
+    """Write episodes one by one into a folder of shards; a context manager, the data set is whole when it ends.
+
+    With `resume`, finished shards of an interrupted run are kept: `done` episodes need not be added again, and the
+    caller adds those that follow, in the same order. Where an error ends it, finished shards stay and no manifest is
+    written.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        codec: str = "auto",
+        shard_bytes: int = SHARD_BYTES,
+        resume: bool = False,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        if codec not in (*CODECS, "auto"):
+            raise UserError(f"unknown codec {codec!r}; one of auto, {', '.join(CODECS)}")
+        self.folder = make_folder(folder)
+        self.codec, self.shard_bytes, self.provenance = codec, shard_bytes, provenance or {}
+        self._shards: list[dict[str, Any]] = []
+        self._columns: dict[str, Column] = {}
+        self._frame_shape: tuple[int, ...] = ()
+        self._keys: set[str] = set()
+        self._tar: tarfile.TarFile | None = None
+        if (self.folder / MANIFEST).exists():
+            raise UserError(f"{self.folder} already holds a finished data set; choose another folder")
+        if resume:
+            self._take_over()
+        elif any(self.folder.glob("shard-*")):
+            raise UserError(
+                f"{self.folder} holds shards of an unfinished data set; add --resume or choose another folder"
+            )
+
+    @property
+    def done(self) -> int:
+        """Episodes in finished shards."""
+        return sum(shard["episodes"] for shard in self._shards)
+
+    @property
+    def keys_done(self) -> list[str]:
+        """Keys of the episodes in finished shards."""
+        return [key for shard in self._shards for key in shard["keys"]]
+
+    def add(self, frames: np.ndarray, columns: dict[str, np.ndarray], *, key: str, **meta: Any) -> None:
+        """Append an episode: frames (t, h, w, c) uint8 and columns (t, ...), `action` among them.
+
+        `action[t]` leads from frame t to t + 1; the last row's is ignored by every reader. UserError if shapes, dtypes
+        or column names differ from the episodes before, an action is NaN, or the key is not new.
+        """
+        self._check(frames, columns, key)
+        if self.codec == "auto":
+            self.codec = choose_codec(frames[:TRIAL_FRAMES])
+        if self._tar is None:
+            self._begin_shard()
+        shard = self._shards[-1]
+        sample = f"ep{self.done:06d}"
+        constant = [n for n in sorted(columns) if n != "action" and _is_constant(columns[n])]
+        if self.codec == "raw":
+            self._put(f"{sample}.frames.npy", _npy(frames))
+        else:
+            self._put(f"{sample}.frames.lwf", pack(frames, self.codec))  # type: ignore[arg-type]
+        self._put(f"{sample}.action.npy", _npy(columns["action"]))
+        for name in sorted(set(columns) - {"action"}):
+            values = columns[name][:1] if name in constant else columns[name]
+            self._put(f"{sample}.col.{escape(name)}.npy", _npy(values))
+        noted = {"key": key, "length": len(frames), "constant": constant, **meta}
+        self._put(f"{sample}.meta.json", json.dumps(noted, sort_keys=True).encode())
+        shard["episodes"] += 1
+        shard["lengths"].append(len(frames))
+        shard["keys"].append(key)
+        self._keys.add(key)
+        if self._partial(shard).stat().st_size >= self.shard_bytes:
+            self._end_shard()
+
+    def close(self) -> None:
+        """End the last shard and write the manifest: from here on the data set can be opened."""
+        if self._tar is not None:
+            self._end_shard()
+        if not self._shards:
+            raise UserError(f"no episode was added to {self.folder}: nothing to write")
+        # The fingerprint is taken from what was written, through the reader that training uses.
+        manifest = self._manifest()
+        manifest["fingerprint"] = fingerprint(ShardSource(self.folder, manifest=manifest))
+        with written_atomically(self.folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+    def __enter__(self) -> EpisodeWriter:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self.close()
+        elif self._tar is not None:
+            self._tar.close()
+            self._partial(self._shards[-1]).unlink(missing_ok=True)
+
+    def _check(self, frames: np.ndarray, columns: dict[str, np.ndarray], key: str) -> None:
+        where = f"episode {self.done} ({key})"
+        if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) == 0:
+            raise UserError(f"frames of {where} must be (t, h, w, c) uint8, got {frames.shape} {frames.dtype}")
+        if "action" not in columns:
+            raise UserError(f"{where} has no column `action`; it has: {', '.join(sorted(columns)) or 'none'}")
+        if key in self._keys:
+            raise UserError(f"{where}: the key stands twice; episodes need different ones")
+        for name, values in columns.items():
+            if values.dtype.hasobject:
+                raise UserError(f"{where}: column {name!r} holds Python objects; numbers or fixed-width strings only")
+            if len(values) != len(frames):
+                raise UserError(f"{where}: column {name!r} has {len(values)} rows for {len(frames)} frames")
+        check_actions(columns["action"].astype(np.float32).reshape(len(frames), -1), where)
+        shape, types = frames.shape[1:], {n: Column(v.dtype, v.shape[1:]) for n, v in columns.items()}
+        if not self._frame_shape:
+            self._frame_shape, self._columns = shape, types
+        if shape != self._frame_shape:
+            raise UserError(f"{where} has frames {shape}, those before {self._frame_shape}; sizes must agree")
+        if types != self._columns:
+            odd = sorted(n for n in {*types, *self._columns} if types.get(n) != self._columns.get(n))
+            raise UserError(f"{where} differs from those before it in the type of: {', '.join(odd)}")
+
+    def _begin_shard(self) -> None:
+        shard = {"file": f"shard-{len(self._shards):06d}.tar", "episodes": 0, "lengths": [], "keys": []}
+        self._shards.append(shard)
+        self._tar = tarfile.open(self._partial(shard), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def _put(self, name: str, content: bytes) -> None:
+        assert self._tar is not None
+        info = tarfile.TarInfo(name)  # owner, mode and time stay at their defaults: equal input, equal bytes
+        info.size = len(content)
+        try:
+            self._tar.addfile(info, io.BytesIO(content))
+        except ValueError as error:
+            raise UserError(f"the column name in {name!r} is too long for a tar ({error})") from error
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}; free space, then --resume") from error
+
+    def _end_shard(self) -> None:
+        assert self._tar is not None
+        self._tar.close()
+        self._tar = None
+        shard = self._shards[-1]
+        partial, tar = self._partial(shard), self.folder / shard["file"]
+        index = build_index(partial)
+        sync(partial)
+        partial.rename(tar)
+        save_index(index, tar.with_suffix(".idx.npz"))
+        shard["bytes"], shard["sha256"] = tar.stat().st_size, file_sha256(tar)
+
+    def _partial(self, shard: dict[str, Any]) -> Path:
+        return self.folder / f".{shard['file']}.tmp"
+
+    def _take_over(self) -> None:
+        """Adopt the finished shards of an interrupted run and drop its partial one."""
+        for leftover in self.folder.glob(".shard-*.tmp"):
+            leftover.unlink()
+        for number, tar in enumerate(sorted(self.folder.glob("shard-*.tar"))):
+            if tar.name != f"shard-{number:06d}.tar":
+                raise UserError(f"{self.folder} lacks shard-{number:06d}.tar but has {tar.name}; start again elsewhere")
+            index = build_index(tar)
+            save_index(index, tar.with_suffix(".idx.npz"))
+            if number == 0:
+                self._take_over_schema(tar, index["ep000000"])
+            metas = [json.loads(_read(tar, members["meta.json"])) for members in index.values()]
+            keys = [meta["key"] for meta in metas]
+            self._keys.update(keys)
+            self._shards.append(
+                {
+                    "file": tar.name,
+                    "episodes": len(index),
+                    "lengths": [meta["length"] for meta in metas],
+                    "keys": keys,
+                    "bytes": tar.stat().st_size,
+                    "sha256": file_sha256(tar),
+                }
+            )
+
+    def _take_over_schema(self, tar: Path, members: dict[str, Member]) -> None:
+        if "frames.lwf" in members:
+            content = _read(tar, members["frames.lwf"])
+            packed = PackedFrames(lambda low, size: content[low : low + size], len(content))
+            self.codec, self._frame_shape = packed.codec, packed.shape[1:]
+        else:
+            self.codec = "raw"
+            self._frame_shape = np.load(io.BytesIO(_read(tar, members["frames.npy"]))).shape[1:]
+        for ext, member in members.items():
+            if (name := column_of(ext)) is not None:
+                values = np.load(io.BytesIO(_read(tar, member)), allow_pickle=False)
+                self._columns[name] = Column(values.dtype, values.shape[1:])
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "fingerprint": "",
+            "codec": self.codec,
+            "lossy": self.codec == "jpeg",
+            "frame_shape": list(self._frame_shape),
+            "columns": {n: {"dtype": c.dtype.str, "shape": list(c.shape)} for n, c in sorted(self._columns.items())},
+            "episodes": self.done,
+            "steps": sum(sum(shard["lengths"]) for shard in self._shards),
+            "shards": self._shards,
+            "shardlist": [{"url": shard["file"], "nsamples": shard["episodes"]} for shard in self._shards],
+            "provenance": self.provenance,
+        }
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    """Whether every row has the same bytes (so NaN equals itself)."""
+    rows = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8).reshape(len(values), -1)
+    return bool((rows == rows[0]).all())
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(values), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _read(tar: Path, member: Member) -> bytes:
+    with tar.open("rb") as file:
+        file.seek(member.offset)
+        return file.read(member.size)

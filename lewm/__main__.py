@@ -1,0 +1,7 @@
+"""`python -m lewm` is `lewm`."""
+
+import sys
+
+from lewm.cli import main
+
+sys.exit(main())

@@ -1,0 +1,117 @@
+"""What a checkpoint holds, and how one is read: everything needed to use a model, nothing that runs code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lewm import __version__
+from lewm.clip import Interface
+from lewm.errors import UserError
+from lewm.model.world_model import WorldModel
+from lewm.paths import written_atomically
+
+FORMAT = 1
+
+
+def describe(model: WorldModel) -> dict[str, Any]:
+    """Plain description of a model, kept under `lewm` in every checkpoint."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "config": model.config,
+        "interface": model.interface.to_dict(),
+    }
+
+
+def write(content: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint so that at no moment a partial file stands at `path`."""
+    with written_atomically(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch hides the errno of a failed write
+            raise OSError(f"the disk may be full ({error})".splitlines()[0]) from error
+
+
+def save(model: WorldModel, path: str | Path) -> None:
+    """Write a model alone, without the state of its training."""
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    write({"lewm": describe(model), "state_dict": state}, path)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Content of a checkpoint file; only tensors and plain values are ever loaded."""
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"not a readable checkpoint: {path}; it may be damaged or of another tool") from error
+    if not isinstance(content, dict) or "lewm" not in content or "state_dict" not in content:
+        raise UserError(f"no lewm checkpoint: {path}; its tensors come without the description of a model")
+    if content["lewm"]["format"] > FORMAT:
+        raise UserError(f"{path} was written by lewm {content['lewm']['version']}; install that version or later")
+    return content
+
+
+def load(path: str | Path) -> WorldModel:
+    """The frozen world model of a checkpoint file, a run folder, or a folder of runs (then the newest)."""
+    content = read(resolve(path))
+    model = WorldModel(Interface.from_dict(content["lewm"]["interface"]), **content["lewm"]["config"])
+    prefix = "model."
+    state = {name[len(prefix) :]: x for name, x in content["state_dict"].items() if name.startswith(prefix)}
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def untrained(model: WorldModel, seed: int) -> WorldModel:
+    """The same architecture with fresh random weights, frozen; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = WorldModel(model.interface, **model.config)
+    return fresh.eval().requires_grad_(False)
+
+
+def resolve(path: str | Path) -> Path:
+    """The checkpoint file meant by a file, a run folder, or a folder of runs."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"no such checkpoint or run: {path}")
+    found = newest_first(path)
+    if not found:
+        raise UserError(f"no checkpoint in {path}; `lewm fit` writes them to RUN/checkpoints")
+    return found[0]
+
+
+def newest_first(folder: str | Path) -> list[Path]:
+    """Checkpoints of a run, or of the newest run in a folder of runs that has any, newest first."""
+    folder = Path(folder)
+    runs = [folder, *sorted((p for p in folder.iterdir() if p.is_dir()), reverse=True)]
+    for run in runs:
+        found = [path for path in run.glob("checkpoints/step=*.ckpt") if path.stem[5:].isdigit()]
+        if found:
+            return sorted(found, key=lambda path: int(path.stem[5:]), reverse=True)
+    return []
+
+
+def newest_valid(folder: str | Path) -> tuple[Path | None, list[Path]]:
+    """The newest checkpoint that can be read, and those that were skipped on the way to it."""
+    skipped = []
+    for path in newest_first(folder):
+        try:
+            read(path)
+        except UserError:
+            skipped.append(path)
+        else:
+            return path, skipped
+    return None, skipped
+
+
+def run_folder(path: str | Path) -> Path | None:
+    """The run a checkpoint file belongs to, or None for one kept elsewhere."""
+    path = resolve(path)
+    return path.parent.parent if path.parent.name == "checkpoints" else None

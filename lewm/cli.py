@@ -1,0 +1,347 @@
+"""The command line: one entry, dispatched before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from lewm.errors import GuardStop, UserError
+
+HELP = """usage: lewm COMMAND [options]
+
+Train, probe and test world models on offline pixel trajectories.
+
+  fit        train: --config NAME|FILE --data.path PATH, any --model.* --data.* --trainer.*, --resume auto|CKPT
+  validate   losses and health on the validation split: --resume CKPT|RUN
+  test       the same on the test split
+  predict    embeddings of the test split
+  collect    run a behaviour policy in a world and write shards
+  convert    any readable source to shards
+  inspect    what is in a data set; --verify reads every byte
+  probe      physical quantities from frozen embeddings, and open-loop error
+  surprise   violation of expectation
+  report     one HTML page of all that is known about a run
+  doctor     versions, devices, and what is wrong with this installation
+
+`lewm COMMAND --help` says more. Exit codes: 0 done, 2 the input or the machine is at fault, 3 a guard stopped the run,
+1 a bug of ours, 130 and 143 on signals. --debug shows the traceback of an error.
+
+  lewm collect two_room --out data/two_room --episodes 500
+  lewm fit --config demo --data.path data/two_room
+  lewm probe runs/demo --data data/two_room
+"""
+
+
+def collect(
+    env: str,
+    out: str,
+    episodes: int = 100,
+    seed: int = 0,
+    image_size: int = 64,
+    policy: str = "expert",
+    workers: int = 0,
+    codec: Literal["auto", "raw", "zstd", "zlib", "png", "jpeg"] = "auto",
+    triples: int = 0,
+) -> None:
+    """Run a behaviour policy in a world and write what it saw and did.
+
+    Example: lewm collect two_room --out data/two_room --episodes 500 --image_size 64 --workers 2
+
+    Args:
+        env: the world: two_room.
+        out: folder of shards to write; with --triples, the HDF5 file to write.
+        episodes: how many episodes.
+        seed: seed of starts and behaviour; the written bytes depend on it, not on the number of workers.
+        image_size: side of the square frames.
+        policy: behaviour: expert, wander or random.
+        workers: processes; 0 for none beside this one.
+        codec: how frames are stored; auto takes zstd where it halves them, else raw.
+        triples: write this many triples of clips (unperturbed, colour change, teleport) instead of episodes.
+    """
+    from functools import partial
+
+    from lewm.datasets.collect import collect as run
+    from lewm.datasets.triples import collect_triples
+    from lewm.envs import make_policy, make_world
+
+    world = partial(make_world, env, image_size=image_size)
+    behaviour = partial(make_policy, env, policy)
+    world(), behaviour()  # a wrong name is said before any process starts
+    provenance = {"env": env, "policy": policy, "seed": seed, "image_size": image_size}
+    if triples:
+        collect_triples(world(), behaviour(), out, triples=triples, seed=seed, provenance=provenance)
+    else:
+        run(world, behaviour, out, episodes=episodes, seed=seed, workers=workers, codec=codec, provenance=provenance)
+    print(f"written: {out}")
+
+
+def convert(
+    src: str,
+    dst: str,
+    codec: Literal["auto", "raw", "zstd", "zlib", "png", "jpeg"] = "auto",
+    image_size: int | None = None,
+    resume: bool = False,
+    shard_mb: int = 256,
+) -> None:
+    """Write any readable source as shards: every column in its own dtype, every episode with its key.
+
+    Example: lewm convert pusht.h5 data/pusht --codec zstd
+
+    Args:
+        src: an HDF5 file or a folder of shards.
+        dst: folder to write.
+        codec: how frames are stored; auto takes zstd where it halves them, else raw; jpeg is lossy.
+        image_size: side of the written frames, by averaging areas; null for their own.
+        resume: keep the finished shards of an interrupted run.
+        shard_mb: size in MiB after which a new shard is begun.
+    """
+    from lewm.datasets.convert import convert as run
+
+    run(src, dst, codec=codec, image_size=image_size, resume=resume, shard_bytes=shard_mb * 2**20)
+    print(f"written: {dst}")
+
+
+def inspect(path: str, verify: bool = False, as_json: bool = False, sheet: str | None = None) -> None:
+    """Say what is in a data set: episodes, lengths, columns, action statistics, NaNs.
+
+    Example: lewm inspect data/two_room --verify --sheet frames.png
+
+    Args:
+        path: an HDF5 file or a folder of shards.
+        verify: read every byte and decode every frame; exit code 2 if anything is damaged.
+        as_json: print JSON (also as --json).
+        sheet: write a contact sheet of frames to this PNG.
+    """
+    import numpy as np
+
+    from lewm.datasets.schema import open_source
+    from lewm.datasets.summary import contact_sheet, print_summary, summarise
+
+    source = open_source(path)
+    summary = summarise(source)
+    damage: list[str] = []
+    if verify:
+        from lewm.datasets.verify import damage_of
+
+        damage = list(damage_of(source))
+        summary["damage"] = damage
+    if as_json:
+        print(json.dumps(summary, indent=1))
+    else:
+        print_summary(summary)
+    if sheet is not None:
+        from PIL import Image
+
+        from lewm.paths import written_atomically
+
+        with written_atomically(sheet) as temporary:
+            Image.fromarray(np.squeeze(contact_sheet(source))).save(temporary, format="PNG")
+        print(f"contact sheet: {sheet}")
+    if damage:
+        raise UserError(f"{len(damage)} damaged parts in {path}: {damage[0]}; restore the files or convert again")
+
+
+def probe(
+    checkpoint: str,
+    data: str,
+    out: str | None = None,
+    targets: str | None = None,
+    split: Literal["train", "val", "test", "all"] = "test",
+    max_frames: int = 20_000,
+    seed: int = 0,
+) -> None:
+    """Read physical quantities from frozen embeddings, and measure open-loop error.
+
+    Example: lewm probe runs/demo --data data/two_room
+
+    Args:
+        checkpoint: a checkpoint, a run folder, or a folder of runs.
+        data: an HDF5 file or a folder of shards.
+        out: folder for result.json, result.csv and plots; null for report/probe in the run's folder.
+        targets: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null for the first that fits.
+        split: episodes to judge on.
+        max_frames: frames used of each part, evenly spread.
+        seed: seed of probes, controls and intervals.
+    """
+    from lewm.probes.run import probe as run
+
+    run(checkpoint, data=data, out=out, targets=targets, split=split, max_frames=max_frames, seed=seed)
+
+
+def surprise(
+    checkpoint: str,
+    data: str,
+    out: str | None = None,
+    split: Literal["train", "val", "test", "all"] = "test",
+    resize: bool = False,
+    max_clips: int = 200,
+    seed: int = 0,
+) -> None:
+    """Show the model impossible events, and paint: how surprised is it?
+
+    Example: lewm surprise runs/demo --data violations.h5
+
+    Args:
+        checkpoint: a checkpoint, a run folder, or a folder of runs.
+        data: a file of triples (see `lewm collect --triples`), or a data set whose episodes are disturbed.
+        out: folder for result.json, result.csv and plots; null for report/surprise in the run's folder.
+        split: episodes to disturb.
+        resize: accept frames of another size than the model's.
+        max_clips: clips to judge on at most.
+        seed: seed of disturbances and intervals.
+    """
+    from lewm.probes.run import surprise as run
+
+    run(checkpoint, data=data, out=out, split=split, resize=resize, max_clips=max_clips, seed=seed)
+
+
+def report(run: str) -> None:
+    """Write one self-contained HTML page of all that is known about a run.
+
+    Example: lewm report runs/demo
+
+    Args:
+        run: a run folder, or a folder of runs (then the newest).
+    """
+    from lewm.probes.report import report as write
+
+    print(f"report: {write(_newest_run(run))}")
+
+
+def doctor() -> None:
+    """Print versions, devices, and what is wrong with this installation."""
+    from lewm.doctor import diagnose
+
+    print(diagnose())
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "collect": collect,
+    "convert": convert,
+    "inspect": inspect,
+    "probe": probe,
+    "surprise": surprise,
+    "report": report,
+    "doctor": doctor,
+}
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    warnings.showwarning = _show_warning
+    try:
+        return _dispatch(argv)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except GuardStop as error:
+        return _fail(str(error), 3, debug)
+    except (UserError, OSError, MemoryError) as error:
+        return _fail(_describe(error), 2, debug)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if argv[0] == "--version":
+        from lewm import __version__
+
+        print(f"lewm {__version__}")
+        return 0
+    command, rest = argv[0], argv[1:]
+    if command in TRAINER_COMMANDS:
+        from lewm.fit import main as fit
+
+        return fit(command, rest)
+    if command not in COMMANDS:
+        raise UserError(f"no such command: {command!r}; one of {', '.join((*TRAINER_COMMANDS, *COMMANDS))}")
+    COMMANDS[command](**_parse(command, rest))
+    return 0
+
+
+def _parse(command: str, argv: list[str]) -> dict[str, Any]:
+    """Arguments of a command's function from its words: those without a default are positional, but for paths."""
+    from inspect import signature
+
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    function = COMMANDS[command]
+    about = (function.__doc__ or "").split("\n\n    Args:")[0]
+    parser = ArgumentParser(prog=f"lewm {command}", description=about, exit_on_error=False)
+    positional = _positional(function)
+    parser.add_function_arguments(function, as_group=False, skip=set(positional))
+    for name in positional:
+        parser.add_argument(name, type=str, help=_help_of(function, name))
+    try:
+        values = parser.parse_args(_bare_flags(function, [_spelled(word) for word in argv]))
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split()) + f"; see `lewm {command} --help`") from error
+    return {name: values[name] for name in signature(function).parameters}
+
+
+def _positional(function: Callable[..., None]) -> list[str]:
+    order = {"collect": ["env"], "convert": ["src", "dst"], "inspect": ["path"], "report": ["run"]}
+    return order.get(function.__name__, ["checkpoint"] if function in (probe, surprise) else [])
+
+
+def _spelled(word: str) -> str:
+    """Flags may be written with hyphens or underscores; `--json` is the one whose name Python has taken."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return {"--json": "--as_json"}.get(name, "--" + name[2:].replace("-", "_")) + equals + value
+
+
+def _help_of(function: Callable[..., None], name: str) -> str:
+    lines = [line.strip() for line in (function.__doc__ or "").splitlines()]
+    return next(line.split(": ", 1)[1] for line in lines if line.startswith(f"{name}: "))
+
+
+def _bare_flags(function: Callable[..., None], argv: list[str]) -> list[str]:
+    """`--verify` alone means `--verify true`."""
+    from inspect import signature
+
+    switches = {f"--{name}" for name, p in signature(function).parameters.items() if p.default is False}
+    words = []
+    for i, word in enumerate(argv):
+        words.append(word)
+        if word in switches and (i + 1 == len(argv) or argv[i + 1].lower() not in ("true", "false")):
+            words.append("true")
+    return words
+
+
+def _newest_run(path: str) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"no such run: {folder}")
+    runs = [p for p in sorted(folder.iterdir(), reverse=True) if (p / "config.yaml").exists()]
+    return folder if (folder / "config.yaml").exists() or not runs else runs[0]
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, code: int, debug: bool = False) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"lewm: error: {message}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    print(f"lewm: warning: {message}", file=sys.stderr)

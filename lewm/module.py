@@ -1,0 +1,144 @@
+"""The LightningModule: wires model, objective, optimiser and logging; holds no mathematics of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lewm.checkpoint import describe
+from lewm.clip import ClipBatch, Interface
+from lewm.errors import GuardStop, UserError
+from lewm.health import HealthMeter, verdicts
+from lewm.loss.prediction import prediction_loss
+from lewm.loss.sigreg import SIGReg
+from lewm.model.world_model import WorldModel
+from lewm.schedule import lr_factor
+
+VERDICTS_FROM = 100  # steps before which nothing has been learned and BatchNorm's running statistics lag
+
+
+class LeWM(L.LightningModule):
+    """Train a `WorldModel` end to end with two loss terms: prediction + sigreg_weight * SIGReg.
+
+    Args:
+        interface: what the data say about how the model is fed; the command line fills it in.
+        history: frames the predictor sees; null for all frames of a training clip but the last.
+        sigreg_weight: lambda, the method's one hyperparameter; it belongs to a global batch size.
+        sigreg_directions: number M of random directions, drawn anew each step.
+        sigreg_knots: knots of the trapezoid rule.
+        sigreg_range: first and last knot.
+        lr: peak learning rate of AdamW.
+        weight_decay: decay of every parameter.
+        warmup: share of the schedule's optimiser steps in which the learning rate rises linearly from 0.
+        schedule_epochs: epochs over which the cosine falls to 0; null for the run's own length.
+        seed: seed of directions and dropout.
+        model: arguments of `WorldModel`.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        *,
+        history: int | None = None,
+        sigreg_weight: float = 0.09,
+        sigreg_directions: int = 1024,
+        sigreg_knots: int = 17,
+        sigreg_range: tuple[float, float] = (0.0, 3.0),
+        lr: float = 5e-5,
+        weight_decay: float = 1e-3,
+        warmup: float = 0.01,
+        schedule_epochs: int | None = None,
+        seed: int = 0,
+        **model: Any,
+    ) -> None:
+        super().__init__()
+        if history is not None and history < 1:
+            raise UserError(f"model.history is {history}; it must be at least 1")
+        self.model = WorldModel(replace(interface, history=history or interface.history), **model)
+        self.sigreg = SIGReg(directions=sigreg_directions, knots=sigreg_knots, knot_range=sigreg_range, seed=seed)
+        self.sigreg_weight, self.lr, self.weight_decay = sigreg_weight, lr, weight_decay
+        self.warmup, self.schedule_epochs, self.seed = warmup, schedule_epochs, seed
+        self.meter = HealthMeter(self.sigreg, sigreg_weight)
+
+    def losses(self, batch: ClipBatch, step: int) -> tuple[Tensor, Tensor]:
+        """Prediction loss and SIGReg of a batch; every prefix of the history predicts its next frame."""
+        z = self.model.encode(batch.pixels)
+        predicted = self.model.predict(z[:, :-1], batch.actions)
+        return prediction_loss(predicted, z[:, 1:]), self.sigreg(z, step)
+
+    def on_fit_start(self) -> None:
+        if self.trainer.accumulate_grad_batches != 1:
+            raise UserError(
+                "trainer.accumulate_grad_batches must be 1: SIGReg is a statistic of the whole global batch, which "
+                "accumulation would cut into parts; use more ranks, or a smaller data.global_batch"
+            )
+
+    def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
+        # Dropout depends on (seed, step, rank) alone: a resumed run draws what an uninterrupted one does.
+        key = f"{self.seed}:{self.global_step}:{self.global_rank}".encode()
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        pred_loss, sigreg = self.losses(batch, self.global_step)
+        loss = pred_loss + self.sigreg_weight * sigreg
+        if not torch.isfinite(loss):
+            clips = batch.index.tolist()
+            raise GuardStop(f"the loss is {loss.item()} at step {self.global_step}; clips {clips}; lower model.lr")
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/pred_loss", pred_loss.detach(), sync_dist=True)
+        self.log("train/sigreg", sigreg.detach())  # the global batch's own, equal on every rank
+        return loss
+
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        self.meter.update(self.model, batch, batch_idx)
+
+    def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        self.meter.update(self.model, batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_health("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_health("test")
+
+    def predict_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
+        real = batch.weight > 0
+        return {"index": batch.index[real], "embedding": self.model.encode(batch.pixels)[real].float()}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        total = self.schedule_steps()
+        warmup = max(1, round(self.warmup * total)) if self.warmup > 0 else 0
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(step, total=total, warmup=warmup)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def schedule_steps(self) -> int:
+        """Optimiser steps over which the learning rate runs its course."""
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("the learning rate needs to know the run's length: set trainer.max_epochs or max_steps")
+        if self.schedule_epochs is not None:
+            assert self.trainer.max_epochs is not None
+            return round(steps / self.trainer.max_epochs * self.schedule_epochs)
+        return int(steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lewm"] = describe(self.model)
+
+    def _log_health(self, part: str) -> None:
+        if not self.meter.sums:
+            return
+        health = self.meter.compute()
+        for name, value in health.items():
+            self.log(f"{part}/{name}", value.float())
+        if self.global_step >= VERDICTS_FROM or part == "test":
+            for verdict in verdicts({name: float(value) for name, value in health.items()}):
+                rank_zero_warn(f"step {self.global_step}: {verdict}")

@@ -1,0 +1,82 @@
+"""What a probe must be compared with: no training, no network, no relation, no input."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from lewm.datasets.schema import Source
+from lewm.probes.features import Frames, device_of, read_frames
+from lewm.probes.scores import score
+from lewm.probes.seams import Reader, Rows, Scale
+
+SIDE = 32  # pixels of a frame that the pixel control sees, at most
+FITTED = 2000  # training frames for the principal components and for BatchNorm
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def few(frames: Frames, num: int) -> Frames:
+    """At most `num` of the frames, at even strides."""
+    kept = np.arange(min(num, len(frames.row))) * len(frames.row) // min(num, len(frames.row))
+    return Frames(frames.episode[kept], frames.row[kept], frames.available)
+
+
+def small_pixels(pixels: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b d"]:
+    """Frames averaged down to `SIDE` x `SIDE` where they are larger, in 0..1, as vectors."""
+    x = rearrange(pixels.float() / 255, "b h w c -> b c h w")
+    side = (min(SIDE, x.shape[-2]), min(SIDE, x.shape[-1]))
+    return F.interpolate(x, size=side, mode="area").flatten(1)
+
+
+def pixel_reader(source: Source, train: Frames, width: int, *, seed: int = 0) -> Reader:
+    """A reader of the first `width` principal components of raw pixels, found on training frames."""
+    from sklearn.decomposition import PCA
+
+    x = small_pixels(torch.from_numpy(read_frames(source, few(train, FITTED)))).numpy()
+    pca = PCA(min(width, *x.shape), svd_solver="randomized", random_state=seed).fit(x)
+    return lambda pixels: {"pixels": torch.from_numpy(pca.transform(small_pixels(pixels).numpy()))}
+
+
+def calibrated(model: M, source: Source, train: Frames) -> M:
+    """Give an untrained model's encoder and projector the BatchNorm statistics of training frames, in place.
+
+    With the statistics that BatchNorm starts from, the control would be worse than an untrained network need be.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    with torch.inference_mode():
+        for batch in torch.from_numpy(read_frames(source, few(train, FITTED))).split(250):
+            model.encode(batch[:, None].to(device_of(model)))  # type: ignore[operator, arg-type]
+    return model.eval()
+
+
+def shuffled_over_episodes(rows: Rows, *, seed: int = 0) -> Rows:
+    """Each episode's quantities replaced by another's, repeated or cut to its length; time within an episode stays.
+
+    A derangement: no episode keeps its own. A single episode is turned by half its length instead.
+    """
+    episodes = np.unique(rows.episode)
+    order = np.random.default_rng(seed).permutation(episodes)
+    donors = dict(zip(order, np.roll(order, 1), strict=True))
+    y = np.empty_like(rows.y)
+    for e in episodes:
+        at, theirs = rows.episode == e, rows.y[rows.episode == donors[e]]
+        turned = theirs if len(episodes) > 1 else np.roll(theirs, len(theirs) // 2, axis=0)
+        y[at] = np.resize(turned, (int(at.sum()), rows.y.shape[1]))
+    return Rows(rows.x, y, rows.episode)
+
+
+def constant_score(train: Rows, test: Rows, *, components: list[str]) -> dict[str, Any]:
+    """Scores of predicting the training mean; r is undefined."""
+    true = Scale.of(train.y)(test.y)
+    return score(true, np.zeros_like(true), test.episode, components=components)

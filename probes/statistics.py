@@ -1,0 +1,221 @@
+"""Intervals and tests behind every reported number; episodes, not frames, are what is resampled.
+
+Frames of one episode resemble each other, so an interval over frames would be far too narrow. Below `FEW` episodes the
+bootstrap is too narrow as well (it cannot invent episodes it has not seen), and closed forms take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+FEW = 20  # episodes below which the bootstrap is not trusted
+RESAMPLES = 2000
+LEVEL = 0.95
+BLOCK = 4_000_000  # counts drawn at once: 32 MB
+
+
+class Interval(NamedTuple):
+    """A 95 % interval and how it was found; NaN where the data allow none."""
+
+    low: float
+    high: float
+    method: str
+
+    @property
+    def bounds(self) -> list[float]:
+        """[low, high], as results are written."""
+        return [self.low, self.high]
+
+
+def groups_of(labels: Int[np.ndarray, " n"]) -> tuple[int, np.ndarray]:
+    """Number of distinct labels (episodes), and each row's group 0..number-1."""
+    found, group = np.unique(labels, return_inverse=True)
+    return len(found), group
+
+
+def sums_by_group(values: Float[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "e ..."]:
+    """Sum of each episode's rows."""
+    num, group = groups_of(labels)
+    sums = np.zeros((num, *values.shape[1:]))
+    np.add.at(sums, group, values)
+    return sums
+
+
+def bootstrap(
+    sums: Float[np.ndarray, "e ..."],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Percentile interval of a statistic that depends on additive sums per episode, over resampled episodes.
+
+    Drawing episodes with replacement is drawing how often each one occurs, so the sums of all resamples are one
+    matrix product, whatever the number of frames. `statistic` maps (resamples, ...) to (resamples,).
+    """
+    num = len(sums)
+    rng = np.random.default_rng(seed)
+    flat = sums.reshape(num, -1)
+    values = []
+    for low in range(0, resamples, per_block := max(1, BLOCK // num)):
+        counts = rng.multinomial(num, np.full(num, 1 / num), size=min(per_block, resamples - low))
+        values.append(statistic((counts @ flat).reshape(-1, *sums.shape[1:])))
+    return percentiles(np.concatenate(values))
+
+
+def percentiles(values: Float[np.ndarray, " r"]) -> Interval:
+    """The central 95 % of resampled values; resamples in which the statistic is undefined do not count."""
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return Interval(np.nan, np.nan, "undefined")
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), "bootstrap over episodes")
+
+
+def mean_interval(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: int = 0) -> Interval:
+    """Interval of the mean of all rows; below `FEW` episodes Student's t on the linearised ratio of sums."""
+    values = np.asarray(values, dtype=np.float64)
+    sums = sums_by_group(np.stack([values, np.ones_like(values)], axis=1), labels)
+    if len(sums) >= FEW:
+        return bootstrap(sums, lambda s: s[:, 0] / s[:, 1], seed=seed)
+    if len(sums) < 2:
+        return Interval(np.nan, np.nan, "undefined: one episode")
+    from scipy.stats import t
+
+    # Var(sum y / sum m) is about sum (y_e - mean * m_e)^2 / (sum m)^2 (Cochran, Sampling Techniques, section 6.3).
+    num, mean = len(sums), values.mean()
+    error = np.sqrt(num / (num - 1) * ((sums[:, 0] - mean * sums[:, 1]) ** 2).sum()) / sums[:, 1].sum()
+    half = float(t.ppf((1 + LEVEL) / 2, num - 1) * error)
+    return Interval(float(mean) - half, float(mean) + half, "Student's t over episodes")
+
+
+def pearson_from_sums(sums: Float[np.ndarray, "r 6 c"]) -> Float[np.ndarray, " r"]:
+    """Mean over components of Pearson's r, from sums of 1, x, y, x^2, y^2 and xy."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums, 1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r = (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2))
+    return np.clip(r, -1, 1).mean(axis=-1)
+
+
+def pearson_interval(
+    x: Float[np.ndarray, "n c"], y: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], *, seed: int = 0
+) -> Interval:
+    """Interval of the mean over components of r(x, y); below `FEW` episodes Fisher's z with n = episodes.
+
+    Fisher's interval then counts each episode as a single frame, which errs on the wide side.
+    """
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)  # the sums lose fewer digits
+    sums = sums_by_group(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1), labels)
+    if len(sums) >= FEW:
+        return bootstrap(sums, pearson_from_sums, seed=seed)
+    return fisher_interval(float(pearson_from_sums(sums.sum(axis=0, keepdims=True))[0]), len(sums))
+
+
+def fisher_interval(r: float, num: int) -> Interval:
+    """Interval of a correlation from `num` independent pairs: tanh(atanh r +- 1.96 / sqrt(num - 3))."""
+    if not np.isfinite(r):
+        return Interval(np.nan, np.nan, "undefined")
+    if num <= 3:
+        return Interval(-1.0, 1.0, "undefined below 4 episodes")
+    z, half = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)), 1.959964 / np.sqrt(num - 3)
+    return Interval(float(np.tanh(z - half)), float(np.tanh(z + half)), "Fisher's z, n = episodes")
+
+
+def wins(positive: Float[np.ndarray, " p"], negative: Float[np.ndarray, " q"]) -> Float[np.ndarray, "p q"]:
+    """1 where the positive's score is the larger, 1/2 on ties; its mean is the AUROC (Mann and Whitney, 1947)."""
+    return (positive[:, None] > negative[None]) + 0.5 * (positive[:, None] == negative[None])
+
+
+def auroc(positive: Float[np.ndarray, " p"], negative: Float[np.ndarray, " q"]) -> float:
+    """Chance that a positive's score exceeds a negative's."""
+    from sklearn.metrics import roc_auc_score
+
+    labels = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
+    return float(roc_auc_score(labels, np.concatenate([positive, negative])))
+
+
+def auroc_interval(
+    positive: Float[np.ndarray, " n"],
+    negative: Float[np.ndarray, " n"],
+    labels: Int[np.ndarray, " n"],
+    *,
+    seed: int = 0,
+) -> Interval:
+    """Interval of the AUROC of paired scores, resampling groups (an episode, or a triple) with both their scores.
+
+    At 0 or 1 every resample agrees, and below `FEW` groups they are too alike: there the exact interval of a rate is
+    given, of AUROC * n successes in n = groups disjoint pairs, each won with a chance equal to the AUROC. At AUROC 1
+    its lower end is 0.025^(1/n), the two-sided form of the rule of three (Clopper and Pearson, Biometrika 1934).
+    """
+    table = wins(positive, negative)
+    num, group = groups_of(labels)
+    if num < FEW or table.mean() in (0.0, 1.0):
+        return clopper_pearson(float(table.mean()) * num, num)
+    rng = np.random.default_rng(seed)
+    # weights: (resamples, n), how often each pair's group was drawn
+    weights = rng.multinomial(num, np.full(num, 1 / num), size=RESAMPLES)[:, group].astype(np.float64)
+    values = ((weights @ table) * weights).sum(axis=1) / weights.sum(axis=1) ** 2
+    return percentiles(values)
+
+
+def clopper_pearson(successes: float, num: int) -> Interval:
+    """Exact interval of a rate, from Beta quantiles; `successes` need not be whole."""
+    from scipy.stats import beta
+
+    tail = (1 - LEVEL) / 2
+    low = float(beta.ppf(tail, successes, num - successes + 1)) if successes > 0 else 0.0
+    high = float(beta.ppf(1 - tail, successes + 1, num - successes)) if successes < num else 1.0
+    return Interval(low, high, "Clopper-Pearson, n = groups")
+
+
+def wilson_interval(successes: int, num: int) -> Interval:
+    """Interval of a rate (Wilson, JASA 1927)."""
+    if num == 0:
+        return Interval(np.nan, np.nan, "undefined")
+    z, rate = 1.959964, successes / num
+    centre = (rate + z**2 / (2 * num)) / (1 + z**2 / num)
+    half = z / (1 + z**2 / num) * np.sqrt(rate * (1 - rate) / num + z**2 / (4 * num**2))
+    return Interval(max(0.0, float(centre - half)), min(1.0, float(centre + half)), "Wilson")
+
+
+def means_by_group(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, " e"]:
+    """Mean of each group's rows, so that a test counts every episode once."""
+    sums = sums_by_group(np.stack([values, np.ones(len(values))], axis=1), labels)
+    return sums[:, 0] / sums[:, 1]
+
+
+def paired_t(differences: Float[np.ndarray, " n"]) -> float:
+    """Two-sided p of Student's paired t-test; NaN below 2 pairs."""
+    if len(differences) < 2:
+        return float("nan")
+    if np.ptp(differences) == 0:  # no spread: t is 0/0 or infinite
+        return 1.0 if differences[0] == 0 else 0.0
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(differences, 0.0).pvalue)
+
+
+def wilcoxon(differences: Float[np.ndarray, " n"]) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; NaN below 2 pairs."""
+    if len(differences) < 2:
+        return float("nan")
+    if not np.any(differences):
+        return 1.0
+    from scipy.stats import wilcoxon as signed_rank
+
+    return float(signed_rank(differences).pvalue)
+
+
+def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:
+    """Mean of the paired differences over their standard deviation; NaN where that is 0."""
+    std = differences.std(ddof=1) if len(differences) > 1 else 0.0
+    return float(differences.mean() / std) if std > 0 else float("nan")
+
+
+def rate(hits: Bool[np.ndarray, " n"]) -> dict[str, float | list[float]]:
+    """A fraction with its Wilson interval."""
+    return {"rate": float(hits.mean()), "ci95": wilson_interval(int(hits.sum()), len(hits)).bounds}
