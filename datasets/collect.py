@@ -86,7 +86,9 @@ def collect(
     seeds = [episode_seed(seed, number) for number in range(episodes)]
     make = (make_world, make_policy)
     with EpisodeWriter(out, codec=codec, provenance=provenance) as writer:
-        for s, (frames, columns) in track(zip(seeds, _in_order(make, seeds, workers)), "collecting", total=episodes):
+        for s, (frames, columns) in track(
+            zip(seeds, _in_order(make, seeds, workers), strict=True), "collecting", total=episodes
+        ):
             writer.add(frames, columns, key=str(s), seed=s)
 
 

@@ -107,8 +107,8 @@ class ClipDataModule(L.LightningDataModule):
         train = self.dataset("train")
         if len(train) < self.global_batch:
             raise UserError(
-                f"data.global_batch is {self.global_batch} but the training split of {self.path} has {len(train)} clips "
-                f"in {len(train.episodes)} episodes; lower data.global_batch or add data"
+                f"data.global_batch is {self.global_batch} but the training split of {self.path} has {len(train)} "
+                f"clips in {len(train.episodes)} episodes; lower data.global_batch or add data"
             )
         return train
 

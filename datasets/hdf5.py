@@ -115,8 +115,8 @@ def _episodes(datasets: dict[str, h5py.Dataset], path: Path) -> tuple[np.ndarray
 def _check_frames(pixels: h5py.Dataset, path: Path) -> None:
     if pixels.dtype != np.uint8 or pixels.ndim != 4:
         raise UserError(
-            f"`pixels` of {path} must be uint8 frames of one size, (rows, h, w, c); it is {pixels.dtype} {pixels.shape}: "
-            "ragged or already normalised frames are not read"
+            f"`pixels` of {path} must be uint8 frames of one size, (rows, h, w, c); it is {pixels.dtype} "
+            f"{pixels.shape}: ragged or already normalised frames are not read"
         )
 
 

@@ -52,7 +52,7 @@ class Throughput(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         self._ended = time.perf_counter()
         self._batches += 1
-        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:
+        if _is_logged(trainer):
             module, seconds = trainer.lightning_module, self._ended - self._since
             clips = self._batches * trainer.datamodule.global_batch  # type: ignore[attr-defined]
             module.log("train/clips_per_s", clips / seconds, prog_bar=True)
@@ -83,5 +83,9 @@ class PeakMemory(Callback):
     """Logs the accelerator's peak memory in GiB, where there is one."""
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        if torch.cuda.is_available() and trainer.global_step % max(1, trainer.log_every_n_steps) == 0:
+        if torch.cuda.is_available() and _is_logged(trainer):
             trainer.lightning_module.log("train/peak_gib", torch.cuda.max_memory_allocated() / 2**30)
+
+
+def _is_logged(trainer: L.Trainer) -> bool:
+    return trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]

@@ -71,7 +71,8 @@ def collect(
 
     world = partial(make_world, env, image_size=image_size)
     behaviour = partial(make_policy, env, policy)
-    world(), behaviour()  # a wrong name is said before any process starts
+    for make in (world, behaviour):
+        make()  # a wrong name is said before any process starts
     provenance = {"env": env, "policy": policy, "seed": seed, "image_size": image_size}
     if triples:
         collect_triples(world(), behaviour(), out, triples=triples, seed=seed, provenance=provenance)

@@ -58,4 +58,5 @@ class Interface:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Interface:
         """The inverse of `to_dict`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**plain)

@@ -119,8 +119,12 @@ def _fit(session: Session) -> int:
 
 
 def _predict(session: Session, path: str) -> None:
-    batches = session.trainer.predict(session.model, datamodule=session.datamodule, ckpt_path=path, weights_only=True)
-    arrays = {name: np.concatenate([b[name].cpu().numpy() for b in batches or []]) for name in ("index", "embedding")}
+    batches: Any = session.trainer.predict(
+        session.model, datamodule=session.datamodule, ckpt_path=path, weights_only=True
+    )
+    arrays: dict[str, Any] = {
+        name: np.concatenate([b[name].cpu().numpy() for b in batches or []]) for name in ("index", "embedding")
+    }
     out = make_folder(session.run) / "embeddings.npz"
     with written_atomically(out) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

@@ -17,7 +17,8 @@ from lewm.probes.scores import score
 from lewm.probes.seams import Reader, Rows, Scale
 
 SIDE = 32  # pixels of a frame that the pixel control sees, at most
-FITTED = 2000  # training frames for the principal components and for BatchNorm
+FITTED = 2000  # training frames for the principal components
+CALIBRATED = 512  # frames for BatchNorm
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,6 +27,11 @@ def few(frames: Frames, num: int) -> Frames:
     """At most `num` of the frames, at even strides."""
     kept = np.arange(min(num, len(frames.row))) * len(frames.row) // min(num, len(frames.row))
     return Frames(frames.episode[kept], frames.row[kept], frames.available)
+
+
+def calibration_frames(source: Source, train: Frames) -> UInt8[Tensor, "n h w c"]:
+    """Frames that `calibrated` needs, spread over the training frames."""
+    return torch.from_numpy(read_frames(source, few(train, CALIBRATED)))
 
 
 def small_pixels(pixels: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b d"]:
@@ -44,8 +50,8 @@ def pixel_reader(source: Source, train: Frames, width: int, *, seed: int = 0) ->
     return lambda pixels: {"pixels": torch.from_numpy(pca.transform(small_pixels(pixels).numpy()))}
 
 
-def calibrated(model: M, source: Source, train: Frames) -> M:
-    """Give an untrained model's encoder and projector the BatchNorm statistics of training frames, in place.
+def calibrated(model: M, pixels: UInt8[Tensor, "n h w c"]) -> M:
+    """Give an untrained model's encoder and projector the BatchNorm statistics of these frames, in place.
 
     With the statistics that BatchNorm starts from, the control would be worse than an untrained network need be.
     """
@@ -55,7 +61,7 @@ def calibrated(model: M, source: Source, train: Frames) -> M:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
     with torch.inference_mode():
-        for batch in torch.from_numpy(read_frames(source, few(train, FITTED))).split(250):
+        for batch in pixels.split(256):
             model.encode(batch[:, None].to(device_of(model)))  # type: ignore[operator, arg-type]
     return model.eval()
 

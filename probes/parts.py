@@ -12,7 +12,7 @@ from lewm.datasets.schema import Source
 from lewm.datasets.split import episodes_of
 from lewm.errors import UserError
 
-SPLITS = ("test", "val", "all")
+SPLITS = ("train", "val", "test", "all")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ def parts_of(source: Source, split: str, split_seed: int, seed: int) -> Parts:
     elif split == "val":
         how = "trained on four fifths of the model's train episodes, chosen on the other fifth, measured on val"
         train, val, test = *grouped(train, source.keys, (0.8, 0.2), seed), val
+    elif split == "train":
+        how = "60/20/20 % of the model's train episodes: it has seen all of them"
+        train, val, test = grouped(train, source.keys, (0.6, 0.2, 0.2), seed)
     elif split == "all":
         how = "60/20/20 % of all episodes, whatever the model was trained on: it may have seen those measured on"
         train, val, test = grouped(np.arange(len(source.keys)), source.keys, (0.6, 0.2, 0.2), seed)

@@ -147,13 +147,14 @@ def auroc_interval(
 ) -> Interval:
     """Interval of the AUROC of paired scores, resampling groups (an episode, or a triple) with both their scores.
 
-    At 0 or 1 every resample agrees, and below `FEW` groups they are too alike: there the exact interval of a rate is
-    given, of AUROC * n successes in n = groups disjoint pairs, each won with a chance equal to the AUROC. At AUROC 1
-    its lower end is 0.025^(1/n), the two-sided form of the rule of three (Clopper and Pearson, Biometrika 1934).
+    At 0 or 1, or where all scores tie, every resample agrees, and below `FEW` groups they are too alike: there the
+    exact interval of a rate is given, of AUROC * n successes in n = groups disjoint pairs, each won with a chance equal
+    to the AUROC. At AUROC 1 its lower end is 0.025^(1/n), the two-sided form of the rule of three (Clopper and Pearson,
+    Biometrika 1934).
     """
     table = wins(positive, negative)
     num, group = groups_of(labels)
-    if num < FEW or table.mean() in (0.0, 1.0):
+    if num < FEW or np.ptp(table) == 0:
         return clopper_pearson(float(table.mean()) * num, num)
     rng = np.random.default_rng(seed)
     # weights: (resamples, n), how often each pair's group was drawn

@@ -141,8 +141,8 @@ def usable_rows(values: Float[np.ndarray, "n c"], quantity: Quantity, part: str)
     usable = np.isfinite(values).all(axis=1)
     if usable.sum() * 2 < len(usable) or not usable.any():
         raise UserError(
-            f"{quantity.name} (column {quantity.column!r}) is NaN or infinite in {int((~usable).sum())} of {len(usable)} "
-            f"{part} frames; leave it out of --targets or repair the data"
+            f"{quantity.name} (column {quantity.column!r}) is NaN or infinite in {int((~usable).sum())} of "
+            f"{len(usable)} {part} frames; leave it out of --targets or repair the data"
         )
     return usable
 

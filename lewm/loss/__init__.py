@@ -1,0 +1,1 @@
+"""Everything that returns a scalar to minimise."""

@@ -1,0 +1,1 @@
+"""Everything with learnable weights."""

@@ -124,7 +124,7 @@ class WorldModel(nn.Module):
         `past` holds the blocks between the context's frames, really executed; the first block of `future` follows the
         context's last frame. Predictions enter the history as frames do.
         """
-        b, s, n = future.shape[:3]
+        s, n = future.shape[1:3]
         self._check_actions(past, z.shape[1] - 1, "one block between each two of the frames")
         self._check_actions(future.flatten(0, 1), n, "")
         c = self.encode_actions(torch.cat([repeat(past, "b t k a -> (b s) t k a", s=s), future.flatten(0, 1)], dim=1))
@@ -184,6 +184,7 @@ class WorldModel(nn.Module):
         expected = (blocks, self.interface.frameskip, self.interface.action_dim)
         if tuple(actions.shape[1:]) != expected:
             raise UserError(
-                f"actions have (blocks, frameskip, action size) = {tuple(actions.shape[1:])}, the model takes {expected}"
+                f"actions have (blocks, frameskip, action size) = {tuple(actions.shape[1:])}, the model takes "
+                + f"{expected}"
                 + (f": {meaning}" if meaning else "")
             )

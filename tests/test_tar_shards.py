@@ -1,0 +1,148 @@
+"""Shards: what is written, who can read it, and what damage is found."""
+
+import gc
+import io
+import json
+import pickle
+import tarfile
+import warnings
+
+import numpy as np
+import pytest
+import webdataset
+
+from conftest import flat_columns
+from lewm.datasets.convert import convert
+from lewm.datasets.pixels import PackedFrames
+from lewm.datasets.schema import open_source
+from lewm.datasets.tar_shards import ShardSource, build_index, escape
+from lewm.errors import UserError
+
+
+@pytest.fixture(params=["zstd", "raw"])
+def shards(request, flat_file, tmp_path):
+    convert(flat_file, tmp_path / "out", codec=request.param, shard_bytes=200_000)
+    return tmp_path / "out"
+
+
+def same(a, b) -> None:
+    assert a.keys == b.keys
+    assert a.lengths.tolist() == b.lengths.tolist()
+    assert a.columns == b.columns
+    for e in range(len(a.lengths)):
+        everything = np.arange(a.lengths[e])
+        assert (a.frames(e, everything) == b.frames(e, everything)).all()
+        assert a.actions(e).tobytes() == b.actions(e).tobytes()
+        for name in a.columns:
+            assert a.column(name, e).tobytes() == b.column(name, e).tobytes(), name
+            assert a.column(name, e).dtype == b.column(name, e).dtype
+
+
+def test_shards_hold_exactly_what_the_file_held_and_have_its_fingerprint(shards, flat_file):
+    source = open_source(shards)
+    assert len(source.manifest["shards"]) > 1
+    same(open_source(flat_file), source)
+    assert source.fingerprint() == open_source(flat_file).fingerprint()
+    assert list(source.damage()) == []
+
+
+def test_a_column_constant_over_an_episode_is_stored_once(shards):
+    source = open_source(shards)
+    assert "goal" in source.meta(5)["constant"]
+    assert source._array(5, "col.goal.npy").shape == (1, 2)
+    assert source.column("goal", 5).shape == (source.lengths[5], 2)
+
+
+def test_plain_webdataset_reads_the_shards(shards, flat_file):
+    source = open_source(flat_file)
+    urls = [str(path) for path in sorted(shards.glob("*.tar"))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves files open
+        samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+        gc.collect()
+    assert len(samples) == len(source.lengths)
+    for e, sample in enumerate(samples):
+        actions = np.load(io.BytesIO(sample["action.npy"]))
+        assert actions.tobytes() == source.column("action", e).tobytes()
+        assert json.loads(sample["meta.json"])["key"] == source.keys[e]
+        rows = np.arange(source.lengths[e])
+        if "frames.npy" in sample:
+            frames = np.load(io.BytesIO(sample["frames.npy"]))
+        else:
+            blob = sample["frames.lwf"]
+            frames = PackedFrames(lambda low, size, blob=blob: blob[low : low + size], len(blob))[rows]
+        assert (frames == source.frames(e, rows)).all()
+        assert f"col.{escape('proprio/pos')}.npy".lower() in sample  # webdataset lowers extensions
+
+
+def test_maps_are_not_pickled_and_open_again(shards):
+    source = open_source(shards)
+    before = source.frames(7, np.arange(3))
+    assert (pickle.loads(pickle.dumps(source)).frames(7, np.arange(3)) == before).all()
+
+
+def test_a_missing_or_stale_index_is_made_anew(shards, flat_file):
+    for index in shards.glob("*.idx.npz"):
+        index.unlink()
+    same(open_source(flat_file), open_source(shards))
+    for tar in shards.glob("*.tar"):
+        tar.with_suffix(".idx.npz").write_bytes(b"junk")
+    same(open_source(flat_file), open_source(shards))
+
+
+def test_a_folder_without_manifest_is_called_incomplete(shards):
+    (shards / "manifest.json").unlink()
+    with pytest.raises(UserError, match="--resume"):
+        open_source(shards)
+
+
+def test_a_missing_or_resized_shard_is_refused_at_opening(shards):
+    last = sorted(shards.glob("*.tar"))[-1]
+    content = last.read_bytes()
+    last.write_bytes(content[:-512])
+    with pytest.raises(UserError, match=f"{last.name} has {len(content) - 512} bytes"):
+        open_source(shards)
+    last.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        open_source(shards)
+
+
+def test_verify_finds_a_flipped_byte_of_frames_even_where_they_are_raw(shards):
+    source = open_source(shards)
+    tar, members = source._episodes[20]
+    member = members.get("frames.npy") or members["frames.lwf"]
+    content = bytearray(tar.read_bytes())
+    content[member.offset + member.size - 2] ^= 4
+    tar.write_bytes(content)
+    damage = list(ShardSource(shards).damage())
+    assert any("sha256" in line for line in damage)
+    assert any("episode 20" in line for line in damage)
+
+
+@pytest.mark.parametrize("where", ["header", "boundary"])
+def test_a_shard_that_lost_episodes_to_damage_never_opens_as_a_smaller_one(shards, where):
+    tar = sorted(shards.glob("*.tar"))[0]
+    member = open_source(shards)._episodes[3][1]["action.npy"]
+    content = bytearray(tar.read_bytes())
+    if where == "header":
+        content[member.offset - 400] ^= 1
+    else:
+        del content[member.offset - 512 :]
+    tar.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged|truncated"):
+        build_index(tar)
+
+
+@pytest.mark.parametrize("name", ["../x.npy", "ep000000.evil.pkl", "ep000000.col.x.pth"])
+def test_members_of_other_kinds_are_refused_unread(tmp_path, name):
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(UserError, match="no episode's member"):
+        build_index(tmp_path / "s.tar")
+
+
+def test_the_nan_at_an_episodes_end_survives_conversion(write_flat, tmp_path):
+    columns = flat_columns([5, 6])
+    columns["action"][[4, 10]] = np.nan
+    convert(write_flat(columns), tmp_path / "out")
+    assert np.isnan(open_source(tmp_path / "out").actions(1)[-1]).all()
