@@ -123,7 +123,7 @@ def open_loop(rows: list[dict[str, Any]]) -> Figure:
         for name, label, colour in curves:
             mean = np.array([row[name] for row in rows], dtype=float)
             low, high = np.array([row[f"{name}_ci95"] for row in rows], dtype=float).T
-            ax.plot(h, mean, "o-", ms=3.5, color=colour, label=label)
+            ax.plot(h, mean, "o-", ms=3.5, color=colour, label=label, zorder=3 if name == "mse" else 2)
             # A logarithmic axis has no place for 0 or less, where an interval from few episodes may end.
             ax.fill_between(h, np.maximum(low, mean * 1e-2), high, color=colour, alpha=0.16, lw=0)
         if min(row[name] for row in rows for name, _, _ in curves) > 0:

@@ -117,12 +117,12 @@ def probe(
 def look(setting: Setting, source: Source, observed: Observed, layers: tuple[str, ...]) -> Observed:
     """Features of all chosen frames: the model's, the untrained model's and the pixels' principal components."""
     train, model = observed.frames["train"], setting.model
-    width = model.encode(
-        torch.from_numpy(source.frames(int(train.episode[0]), train.row[:1]))[None].to(device_of(model))
-    ).shape[-1]
+    first = torch.from_numpy(source.frames(int(train.episode[0]), train.row[:1]))
+    width = model.encode(first[None].to(device_of(model))).shape[-1]
+    untrained = calibrated(setting.untrained, calibration_frames(source, train))
     reader = together(
         model_reader(model, layers),
-        model_reader(calibrated(setting.untrained, calibration_frames(source, train)), ("embedding",), prefix="untrained/"),
+        model_reader(untrained, ("embedding",), prefix="untrained/"),
         pixel_reader(source, train, width, seed=setting.seed),
     )
     features = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,4 +12,5 @@ def prediction_loss(predicted: Float[Tensor, "b t d"], target: Float[Tensor, "b 
 
     [0] LeWorldModel, arXiv 2603.19312, section 3: no stop-gradient, no teacher.
     """
-    return (predicted.float() - target.float()).square().mean()
+    wide = torch.promote_types(predicted.dtype, torch.float32)
+    return (predicted.to(wide) - target.to(wide)).square().mean()

@@ -142,7 +142,7 @@ class WorldModel(nn.Module):
         z = self.encode(pixels)
         return (self.predict(z[:, :-1], actions) - z[:, 1:]).float().square().mean(-1)
 
-    def normalise_pixels(self, pixels: UInt8[Tensor, "b t h w c"]) -> Float[Tensor, "b t c h w"]:
+    def normalise_pixels(self, pixels: UInt8[Tensor, "b t h w c"]) -> Float[Tensor, "b t c side side"]:
         """uint8 frames to what the encoder sees, on the device they are on; resized if the interface says so."""
         self._check_pixels(pixels)
         side = self.interface.image_size

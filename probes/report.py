@@ -1,0 +1,286 @@
+"""`lewm report`: everything known about a run as one self-contained HTML page, and the same as report.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lewm import checkpoint as checkpoints
+from lewm.errors import UserError
+from lewm.paths import make_folder
+from lewm.probes import html, plots
+from lewm.probes.results import plain, write_text
+from lewm.probes.tables import number, with_interval
+from lewm.probes.verdict import judge, key_figures
+
+EVALUATIONS = ("probe", "surprise", "plan")
+PANELS = {
+    "Loss": ("train/loss", "val/loss"),
+    "Prediction": ("train/pred_loss", "val/pred_loss", "val/copy_last"),
+    "SIGReg (Gaussian: its value for N(0, I))": ("train/sigreg", "val/sigreg", "val/sigreg_gaussian"),
+    "Spread of the embedding": ("val/std_mean", "val/std_min", "val/std_max"),
+    "Effective rank": ("val/effective_rank",),
+    "Error with wrong actions, as a ratio": ("val/zero_action_ratio", "val/shuffled_action_ratio"),
+    "Straightness of latent paths": ("val/straightness",),
+    "Clips a second": ("train/clips_per_s",),
+    "Share of time waiting for data": ("train/data_wait",),
+    "Peak memory (GiB)": ("train/peak_gib",),
+}
+Metrics = dict[str, tuple[np.ndarray, np.ndarray]]  # column: optimiser steps, values
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that was found in a run folder."""
+
+    run: Path
+    metrics: Metrics
+    environment: dict[str, Any]
+    config: str
+    results: dict[str, dict[str, Any]]
+
+    @property
+    def health(self) -> dict[str, float]:
+        """The last value of every logged number."""
+        return {name: float(values[-1]) for name, (_, values) in self.metrics.items()}
+
+    @property
+    def data(self) -> str:
+        """The data's path as in the run's environment, or a placeholder for commands."""
+        return str((self.environment.get("data") or {}).get("path") or "DATA")
+
+
+def report(run_folder: str | Path) -> Path:
+    """Write RUN/report/report.html and report.json; returns the page's path."""
+    run = Path(run_folder)
+    if not run.is_dir():
+        raise UserError(f"no such run folder: {run}")
+    known = look_into(run)
+    verdict = judge(known.health, known.results.get("probe"), known.results.get("surprise"))
+    figures = key_figures(known.health, known.results)
+    out = make_folder(run / "report")
+    content = {
+        "run": str(run),
+        "verdict": asdict(verdict),
+        "figures": [asdict(figure) for figure in figures],
+        "health": known.health,
+        "environment": known.environment,
+        "results": known.results,
+        "missing": [name for name in EVALUATIONS if name not in known.results],
+    }
+    colour = {True: "good", False: "bad", None: ""}[verdict.good]
+    reasons = "".join(html.paragraph(reason) for reason in verdict.reasons)
+    body = [
+        f"<header><h1>{html.escape(run.name)}</h1>{html.paragraph(str(run), soft=True)}</header>",
+        f'<section class="verdict {colour}"><strong>{html.escape(verdict.word.capitalize())}</strong>',
+        f"{reasons}</section>",
+        '<div class="cards">' + "".join(html.card(f.label, f.value, f.note) for f in figures) + "</div>",
+        data_section(known),
+        training_section(known),
+        open_loop_section(known),
+        probe_section(known),
+        surprise_section(known),
+        plan_section(known),
+        reproduce_section(known),
+    ]
+    write_text(out / "report.json", json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(out / "report.html", html.page(f"lewm report: {run.name}", body))
+    return out / "report.html"
+
+
+def look_into(run: Path) -> Known:
+    """Read what there is; what is missing is missing, what is damaged is the user's to know."""
+    config = run / "config.yaml"
+    found = {name: read_json(run / "report" / name / "result.json") for name in EVALUATIONS}
+    return Known(
+        run,
+        read_metrics(run / "metrics.csv"),
+        read_json(run / "env.json") or {},
+        config.read_text(encoding="utf-8") if config.is_file() else "",
+        {name: result for name, result in found.items() if result is not None},
+    )
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file, None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); delete it and run its command again") from error
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Columns of a metrics file, each with the steps at which it has a finite value."""
+    if not path.is_file():
+        return {}
+    columns: dict[str, list[tuple[float, float]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for i, row in enumerate(csv.DictReader(file)):
+            step = as_number(row.get("step"))
+            for name, text in row.items():
+                value = as_number(text)
+                if name not in (None, "step", "epoch") and value is not None:
+                    columns.setdefault(name, []).append((i if step is None else step, value))
+    return {name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1]) for name, pairs in columns.items()}
+
+
+def as_number(text: Any) -> float | None:
+    """A finite number, or None."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if np.isfinite(value) else None
+
+
+def not_yet(title: str, known: Known, command: str) -> str:
+    """A section for what has not been evaluated: the command that does it."""
+    line = shlex.join(["lewm", command, str(known.run), "--data", known.data])
+    return html.section(title, html.paragraph("Not evaluated yet. This command does it:"), html.code(line))
+
+
+def data_section(known: Known) -> str:
+    """The data sheet, how it was split, and some frames."""
+    sheet = known.environment.get("data") or {}
+    rows = [(name, sheet[name]) for name in ("path", "fingerprint") if name in sheet]
+    for part in ("train", "val", "test"):
+        if part in sheet:
+            counts = sheet[part]
+            rows.append((part, ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())))
+    try:
+        interface = checkpoints.read(checkpoints.resolve(known.run))["lewm"]["interface"]
+        names = ("image_size", "frameskip", "history", "split_seed", "action_mean", "action_std")
+        rows += [(name.replace("_", " "), interface[name]) for name in names if name in interface]
+    except UserError as error:
+        rows.append(("checkpoint", str(error)))
+    note = (
+        "Split by whole episodes, 80/10/10, by a hash of the split seed and each episode's key; statistics from train."
+    )
+    return html.section("Data", html.table(("", ""), rows), html.paragraph(note, soft=True), sample_frames(known))
+
+
+def sample_frames(known: Known) -> str:
+    """Six episodes' frames, where the data is still at its place."""
+    from lewm.datasets.schema import open_source
+    from lewm.datasets.summary import contact_sheet
+
+    try:
+        return html.image_of_array(
+            contact_sheet(open_source(known.data)), "frames of six episodes, time from left to right"
+        )
+    except UserError:
+        return html.paragraph("The data is not at this path any more, so no frames are shown.", soft=True)
+
+
+def training_section(known: Known) -> str:
+    """Curves of everything that was logged."""
+    panels = {
+        title: {name: known.metrics[name] for name in names if name in known.metrics} for title, names in PANELS.items()
+    }
+    panels = {title: lines for title, lines in panels.items() if lines}
+    if not panels:
+        return html.section("Training", html.paragraph("No metrics.csv with known columns in this run."))
+    return html.section("Training", html.image_of_figure(plots.training_curves(panels), "training curves"))
+
+
+def open_loop_section(known: Known) -> str:
+    """Error by horizon beside its baselines."""
+    title, result = "Open-loop prediction", known.results.get("probe")
+    if result is None:
+        return not_yet(title, known, "probe")
+    if not result["open_loop"]:
+        return html.section(title, html.paragraph(str(result.get("open_loop_note"))))
+    rows = [
+        (
+            row["h"],
+            with_interval(row["mse"], row["mse_ci95"]),
+            *(number(row[f"{name}_mse"]) for name in ("copy_last", "zero_action", "shuffled_action")),
+        )
+        for row in result["open_loop"]
+    ]
+    first = result["open_loop"][0]
+    about = f"{first['n']} windows of {first['episodes']} episodes, split {result['split']}; {first['ci_method']}."
+    header = ("blocks ahead", "error [95 %]", "copy last", "zeroed actions", "actions of another window")
+    picture = html.image_file(known.run / "report/probe/open_loop.png", "open-loop error by horizon")
+    return html.section(title, html.paragraph(about, soft=True), picture, html.table(header, rows))
+
+
+def probe_section(known: Known) -> str:
+    """What can be read from a frame's embedding, beside the controls."""
+    title, result = "Physical quantities", known.results.get("probe")
+    if result is None:
+        return not_yet(title, known, "probe")
+    rows = []
+    for name, target in result["targets"].items():
+        lines = {"embedding": target} | {layer: found["targets"][name] for layer, found in result["layers"].items()}
+        lines |= {control: scores for control, scores in target["controls"].items() if "linear" in scores}
+        for features, scores in lines.items():
+            cells = [
+                cell
+                for probe in (scores["linear"], scores["mlp"])
+                for cell in (number(probe["mse"]), with_interval(probe["r"], probe["r_ci95"]))
+            ]
+            rows.append((name if features == "embedding" else "", features, *cells))
+        rows.append(("", "constant", number(target["controls"]["constant"]["mse"]), "–", "–", "–"))
+    about = (
+        f"{result['n_test']} frames of {result['episodes_test']} episodes, split {result['split']}: {result['how']}."
+    )
+    header = ("quantity", "features", "linear MSE", "linear r [95 %]", "MLP MSE", "MLP r [95 %]")
+    folder = known.run / "report/probe"
+    pictures = [html.image_file(folder / f"{name}.png", name) for name in ("correlations", "scatter", "spectrum")]
+    return html.section(title, html.paragraph(about, soft=True), html.table(header, rows), *pictures)
+
+
+def surprise_section(known: Known) -> str:
+    """Whether impossible events surprise the model, and new colours less."""
+    title, result = "Surprise", known.results.get("surprise")
+    if result is None:
+        return not_yet(title, known, "surprise")
+    rows = []
+    for name, scores in {"model": result, **result["baselines"]}.items():
+        for kind, s in (*scores["kinds"].items(), ("physical over visual", scores["physical_vs_visual"])):
+            words = [number(s.get(key)) for key in ("effect_size", "p_paired_t", "p_wilcoxon", "localised")]
+            rows.append((name.replace("_", " "), kind, with_interval(s["auroc"], s["auroc_ci95"]), *words))
+    about = f"{result['n']} triples ({result['clips']}); a clip's score is its largest step."
+    header = ("scorer", "event", "AUROC [95 %]", "effect size", "p, paired t", "p, Wilcoxon", "localised")
+    folder = known.run / "report/surprise"
+    pictures = [html.image_file(folder / f"{name}.png", name) for name in ("curves", "scores")]
+    return html.section(title, html.paragraph(about, soft=True), *pictures, html.table(header, rows))
+
+
+def plan_section(known: Known) -> str:
+    """How often planning reaches its goal."""
+    title, result = "Planning", known.results.get("plan")
+    if result is None:
+        line = shlex.join(["lewm", "plan", str(known.run), "--env", "ENV", "--data", known.data])
+        return html.section(title, html.paragraph("Not evaluated yet. This command does it:"), html.code(line))
+    rows = [
+        (name, result[name]["n"], with_interval(result[name]["rate"], result[name]["ci95"]))
+        for name in ("success", "random")
+        if isinstance(result.get(name), dict)
+    ]
+    folder = known.run / "report/plan"
+    pictures = [html.image_file(path, path.stem) for path in sorted(folder.glob("*.png"))]
+    return html.section(title, html.table(("", "n", "rate [95 %]"), rows), *pictures)
+
+
+def reproduce_section(known: Known) -> str:
+    """The commands that made all this, the environment, and the configuration."""
+    fit = known.environment.get("command")
+    commands = [shlex.join(map(str, fit)) if isinstance(fit, list) else str(fit)] if fit else []
+    commands += [str(result["command"]) for result in known.results.values() if result.get("command")]
+    commands.append(shlex.join(["lewm", "report", str(known.run)]))
+    parts = [html.code("\n".join(commands))]
+    if known.environment:
+        parts.append(html.details("env.json", html.code(json.dumps(known.environment, indent=1, ensure_ascii=False))))
+    if known.config:
+        parts.append(html.details("config.yaml", html.code(known.config)))
+    return html.section("Reproduce", *parts)
