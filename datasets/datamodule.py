@@ -48,6 +48,17 @@ class ClipDataset(Dataset[ClipBatch]):
         return ClipBatch(*(torch.from_numpy(x) for x in (pixels, actions, clips, weight)))
 
 
+class ClipLoader(DataLoader):
+    """A loader that can say that it is resumable: its position is the data module's, so its own state is empty."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
 class ClipDataModule(L.LightningDataModule):
     """Clips of a source, split by episode; its only state is the trainer's count of consumed clips.
 
@@ -200,7 +211,7 @@ class ClipDataModule(L.LightningDataModule):
 
     def _loader(self, clips: ClipDataset, sampler: Any) -> DataLoader:
         # batch_size=None: the sampler yields whole batches, which the data set fetches at once.
-        return DataLoader(
+        return ClipLoader(
             clips,
             sampler=sampler,
             batch_size=None,

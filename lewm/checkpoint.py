@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def read(path: str | Path) -> dict[str, Any]:
     """Content of a checkpoint file; only tensors and plain values are ever loaded."""
     path = Path(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols of foreign files
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"not a readable checkpoint: {path}; it may be damaged or of another tool") from error
     if not isinstance(content, dict) or "lewm" not in content or "state_dict" not in content:

@@ -163,7 +163,14 @@ def _checkpoint_callbacks(run: Path, every: int, keep: int, data: ClipDataModule
     )
     if len(data.dataset("val")) == 0:
         return [newest]
-    best = ModelCheckpoint(folder, filename="best", monitor="val/loss", save_top_k=1, enable_version_counter=False)
+    best = ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor="val/loss",
+        save_top_k=1,
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,  # but after each validation
+    )
     return [newest, best]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,7 +12,6 @@ from torch import Tensor
 from lewm.clip import ClipBatch
 from lewm.distributed import sum_over_ranks
 from lewm.loss.sigreg import SIGReg
-from lewm.model.world_model import WorldModel
 
 COLLAPSED_STD = 0.1  # a healthy embedding has std 1 in every dimension
 
@@ -31,6 +32,15 @@ def straightness(z: Float[Tensor, "b t d"]) -> Float[Tensor, " b"]:
     return F.cosine_similarity(v[:, 1:], v[:, :-1], dim=-1).mean(1)
 
 
+@runtime_checkable
+class Model(Protocol):
+    """What is asked of a world model here."""
+
+    def encode(self, pixels: Tensor) -> Tensor: ...
+
+    def predict(self, z: Tensor, actions: Tensor) -> Tensor: ...
+
+
 class HealthMeter:
     """Sums over evaluation batches, and over ranks, of everything that tells whether a model is alive."""
 
@@ -38,7 +48,7 @@ class HealthMeter:
         self.sigreg, self.weight = sigreg, weight
         self.sums: dict[str, Tensor] = {}
 
-    def update(self, model: WorldModel, batch: ClipBatch, step: int) -> None:
+    def update(self, model: Model, batch: ClipBatch, step: int) -> None:
         """Add a batch of clips; those of weight 0 are padding and do not count."""
         z = model.encode(batch.pixels).float()
         context, target, w = z[:, :-1], z[:, 1:], batch.weight

@@ -76,8 +76,14 @@ def read_triples(path: str | Path, frameskip: int, max_clips: int) -> Iterator[T
 
 def check_layout(file: h5py.File, path: str | Path) -> tuple[h5py.Dataset, h5py.Dataset, np.ndarray, list[int]]:
     """Pixels, actions, events, and where each of `KINDS` stands; UserError where shapes or kinds do not fit."""
-    pixels, actions, events = file["pixels"], file["action"], file["perturb_step"][:]  # type: ignore[index]
-    names = [str(name, "utf-8") if isinstance(name, bytes) else str(name) for name in file["kind"][:]]  # type: ignore[index]
+    pixels, actions, perturbed, kinds = (file[name] for name in COLUMNS)
+    for column in (pixels, actions, perturbed, kinds):
+        if not isinstance(column, h5py.Dataset):
+            raise UserError(f"{column.name} of {path} is a group; a file of triples has data sets {', '.join(COLUMNS)}")
+    assert isinstance(pixels, h5py.Dataset) and isinstance(actions, h5py.Dataset)
+    assert isinstance(perturbed, h5py.Dataset) and isinstance(kinds, h5py.Dataset)
+    events = perturbed[:]
+    names = [str(name, "utf-8") if isinstance(name, bytes) else str(name) for name in kinds[:]]
     if sorted(names) != sorted(KINDS):
         raise UserError(f"{path} has clips of kind {', '.join(names)}; needed are {', '.join(KINDS)}")
     if pixels.dtype != np.uint8 or pixels.ndim != 6 or actions.ndim != 4 or pixels.shape[:3] != actions.shape[:3]:

@@ -80,7 +80,7 @@ def read_windows(
     )
 
 
-def read_actions(source: Source, windows: Windows, frameskip: int) -> Float32[torch.Tensor, "w t-1 k a"]:
+def read_actions(source: Source, windows: Windows, frameskip: int) -> Float32[torch.Tensor, "w i k a"]:
     """Action blocks between the frames of all windows."""
     blocks = [
         action_blocks(source.actions(int(e)), int(s), windows.num_frames, frameskip)

@@ -19,9 +19,9 @@ SPLITS = ("train", "val", "test", "all")
 class Parts:
     """Episode numbers of the probe's own three parts, disjoint, and in words where they are from."""
 
-    train: Int[np.ndarray, " n"]
-    val: Int[np.ndarray, " n"]
-    test: Int[np.ndarray, " n"]
+    train: Int[np.ndarray, " train"]
+    val: Int[np.ndarray, " val"]
+    test: Int[np.ndarray, " test"]
     how: str
 
 

@@ -51,7 +51,7 @@ def styled() -> Iterator[None]:
     """Inside it figures get our look; matplotlib's own settings are left as they were."""
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         yield
 
 

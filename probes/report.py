@@ -177,7 +177,7 @@ def sample_frames(known: Known) -> str:
             contact_sheet(open_source(known.data)), "frames of six episodes, time from left to right"
         )
     except UserError:
-        return html.paragraph("The data is not at this path any more, so no frames are shown.", soft=True)
+        return html.paragraph("The data is not where this run recorded it, so no frames are shown.", soft=True)
 
 
 def training_section(known: Known) -> str:

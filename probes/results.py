@@ -80,7 +80,8 @@ def write_text(path: Path, text: str) -> None:
 
 def command_line() -> str:
     """The shell command that started this process."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    return shlex.join(["lewm" if program.parts[-2:] == ("lewm", "__main__.py") else program.name, *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:

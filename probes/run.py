@@ -93,19 +93,19 @@ def probe(
     observed = look(setting, source, Observed(frames, {}), ("embedding", *others))
     measured, panels = measure(observed, values, others, seed)
     windows, note = open_loop_or_why_not(setting.model, source, parts, seed)
+    latent = describe_latent(observed.features["test"]["embedding"])
     result = (
         setting.describe(data, source.fingerprint(), split)
         | {"how": parts.how, "targets_from": origin}
         | {"parts": {part: chosen.describe() for part, chosen in frames.items()}}
         | {"n_train": len(frames["train"].row), "n_test": len(frames["test"].row), "episodes_test": len(parts.test)}
         | measured
-        | {"latent": describe_latent(observed.features["test"]["embedding"])}
-        | {"open_loop": windows, "open_loop_note": note}
+        | {"latent": latent, "open_loop": windows, "open_loop_note": note}
     )
     figures = {
         "scatter": plots.scatter(panels),
         "correlations": plots.correlations(measured["targets"]),
-        "spectrum": plots.spectrum(result["latent"]),
+        "spectrum": plots.spectrum(latent),
     }
     if windows:
         figures["open_loop"] = plots.open_loop(windows)
@@ -225,8 +225,7 @@ def triples_of_episodes(setting: Setting, path: str | Path, split: str, max_clip
 
 def surprise_figures(steps: Steps) -> dict[str, Any]:
     """Curves around the event, and all scores by kind."""
-    relative, curves = None, {}
-    for i, kind in enumerate(KINDS):
-        relative, curves[kind] = aligned(steps.by_scorer["model"][:, i], steps.event)
+    around = {kind: aligned(steps.by_scorer["model"][:, i], steps.event) for i, kind in enumerate(KINDS)}
+    relative, curves = around["physical"][0], {kind: values for kind, (_, values) in around.items()}
     scores = {name: {kind: s[:, i].max(axis=1) for i, kind in enumerate(KINDS)} for name, s in steps.by_scorer.items()}
     return {"curves": plots.surprise_curves(relative, curves), "scores": plots.score_strips(scores, TITLES)}

@@ -147,20 +147,21 @@ def auroc_interval(
 ) -> Interval:
     """Interval of the AUROC of paired scores, resampling groups (an episode, or a triple) with both their scores.
 
-    At 0 or 1, or where all scores tie, every resample agrees, and below `FEW` groups they are too alike: there the
+    At 0 or 1, or where all pairs tie, every resample agrees, and below `FEW` groups they are too alike: there the
     exact interval of a rate is given, of AUROC * n successes in n = groups disjoint pairs, each won with a chance equal
     to the AUROC. At AUROC 1 its lower end is 0.025^(1/n), the two-sided form of the rule of three (Clopper and Pearson,
     Biometrika 1934).
     """
     table = wins(positive, negative)
     num, group = groups_of(labels)
-    if num < FEW or np.ptp(table) == 0:
-        return clopper_pearson(float(table.mean()) * num, num)
+    exact = clopper_pearson(float(table.mean()) * num, num)
+    if num < FEW:
+        return exact
     rng = np.random.default_rng(seed)
     # weights: (resamples, n), how often each pair's group was drawn
     weights = rng.multinomial(num, np.full(num, 1 / num), size=RESAMPLES)[:, group].astype(np.float64)
     values = ((weights @ table) * weights).sum(axis=1) / weights.sum(axis=1) ** 2
-    return percentiles(values)
+    return percentiles(values) if np.ptp(values) > 1e-9 else exact
 
 
 def clopper_pearson(successes: float, num: int) -> Interval:
@@ -197,7 +198,7 @@ def paired_t(differences: Float[np.ndarray, " n"]) -> float:
         return 1.0 if differences[0] == 0 else 0.0
     from scipy.stats import ttest_1samp
 
-    return float(ttest_1samp(differences, 0.0).pvalue)
+    return float(ttest_1samp(differences, 0.0).pvalue)  # type: ignore[attr-defined]
 
 
 def wilcoxon(differences: Float[np.ndarray, " n"]) -> float:
@@ -208,7 +209,7 @@ def wilcoxon(differences: Float[np.ndarray, " n"]) -> float:
         return 1.0
     from scipy.stats import wilcoxon as signed_rank
 
-    return float(signed_rank(differences).pvalue)
+    return float(signed_rank(differences).pvalue)  # type: ignore[attr-defined]
 
 
 def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:

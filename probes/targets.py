@@ -138,7 +138,7 @@ def values_of(source: Source, quantity: Quantity, frames: Frames) -> Float[np.nd
 
 def usable_rows(values: Float[np.ndarray, "n c"], quantity: Quantity, part: str) -> Bool[np.ndarray, " n"]:
     """Rows in which the quantity is finite; UserError where those are fewer than half."""
-    usable = np.isfinite(values).all(axis=1)
+    usable = np.asarray(np.isfinite(values).all(axis=1))
     if usable.sum() * 2 < len(usable) or not usable.any():
         raise UserError(
             f"{quantity.name} (column {quantity.column!r}) is NaN or infinite in {int((~usable).sum())} of "

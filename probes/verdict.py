@@ -44,7 +44,7 @@ def judge(health: dict[str, float], probe: Result | None, surprise: Result | Non
     remarks = ([physics(surprise)] if surprise else []) + ([against_controls(probe)] if probe else [])
     reasons = [reason for _, reason in faults + fine] + [remark for remark in remarks if remark]
     if faults:
-        return Verdict(" and ".join(word for word, _ in faults), False, reasons)
+        return Verdict(", ".join(word for word, _ in faults), False, reasons)
     return Verdict("healthy", True, reasons) if fine else Verdict("not judged yet", None, reasons)
 
 

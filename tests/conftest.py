@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # LightningCLI uses what jsonargparse will move
 
 # Shapes and dtypes of annotated tensors are checked in tests only.
 with install_import_hook(["lewm.model", "lewm.loss", "lewm.health", "lewm.clip"], "beartype.beartype"):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -7,13 +9,12 @@ from lewm.probes.scores import score_probe
 from lewm.probes.seams import Rows
 
 
-def folded(noise=0.01, n=6000, seed=0):
-    """A code that no linear probe can read: y from sines of several frequencies."""
+def folded(n=6000, seed=0):
+    """A code that no linear probe can read: products of what the features hold linearly."""
     rng = np.random.default_rng(seed)
-    y = rng.uniform(-1, 1, (n, 2))
-    w = rng.normal(size=(2, 24)) * 3
-    x = np.sin(y @ w + rng.uniform(0, 6.28, 24)) * [1.0] * 24
-    x = np.abs(x) + noise * rng.normal(size=x.shape)
+    uv = rng.uniform(-1, 1, (n, 2))
+    x = uv @ rng.normal(size=(2, 24)) + 0.01 * rng.normal(size=(n, 24))
+    y = np.stack([uv[:, 0] * uv[:, 1], np.cos(3 * uv[:, 0])], axis=1)
     episode = np.repeat(np.arange(n // 50), 50)
     cuts = [slice(0, 4000), slice(4000, 5000), slice(5000, n)]
     return [Rows(x[c].astype(np.float32), y[c], episode[c]) for c in cuts]
@@ -24,7 +25,7 @@ def test_mlp_reads_a_planted_nonlinear_code_that_the_linear_probe_cannot():
     mlp = score_probe(fit_mlp(train, val), train, test, components=["0", "1"])
     linear = score_probe(fit_linear(train, val), train, test, components=["0", "1"])
     assert mlp["r"] > 0.995
-    assert linear["r"] < 0.9
+    assert linear["r"] < 0.2
 
 
 def test_mlp_finds_nothing_in_noise_and_stops_early():
@@ -52,4 +53,4 @@ def test_learning_rate_warms_up_then_falls_to_zero():
     assert rates[0] < 0.5
     assert max(rates) == 1
     assert rates[-1] < 1e-6
-    assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[5:]))

@@ -1,0 +1,180 @@
+"""Training from the command line to the checkpoint: wiring, resume, ranks, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import lewm
+from conftest import TINY_FLAGS, flat_columns
+from lewm import checkpoint
+from lewm.cli import main
+
+
+@pytest.fixture
+def data(write_flat) -> Path:
+    return write_flat(flat_columns([30] * 16))
+
+
+def fit(data: Path, root: Path, *flags: str) -> int:
+    return main(
+        ["fit", *TINY_FLAGS, f"--data.path={data}", "--data.frameskip=2", f"--trainer.default_root_dir={root}", *flags]
+    )
+
+
+def run_of(root: Path) -> Path:
+    (run,) = (root / "lewm").iterdir()
+    return run
+
+
+def losses(run: Path, column: str = "train/loss") -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read(checkpoint.resolve(run))["state_dict"]
+
+
+def test_a_run_leaves_a_folder_with_everything_and_its_loss_falls(data, tmp_path):
+    flags = ("--trainer.max_steps=40", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1")
+    assert fit(data, tmp_path, *flags, "--trainer.val_check_interval=20", "--trainer.check_val_every_n_epoch=null") == 0
+    run = run_of(tmp_path)
+    assert {"config.yaml", "env.json", "checkpoints", "metrics.csv", "tb"} <= {p.name for p in run.iterdir()}
+    values = losses(run)
+    assert len(values) == 40
+    assert sum(values[-5:]) < sum(values[:5])
+    assert len(losses(run, "val/effective_rank")) == 2
+    assert len(losses(run, "train/data_wait")) > 0
+    assert losses(run, "train/data_wait")[0] < 1
+    environment = json.loads((run / "env.json").read_text())
+    assert environment["data"]["train"]["clips"] > 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["embed_dim"] == 8
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"step=40.ckpt", "best.ckpt"}
+    content = torch.load(run / "checkpoints" / "step=40.ckpt", weights_only=True)
+    assert content["ClipDataModule"]["clips"] == 40 * 8
+    model = lewm.load(run)
+    assert (model.interface.frameskip, model.interface.history) == (2, 3)
+    assert model.interface.action_mean != (0.0, 0.0)
+
+
+def test_the_run_folders_config_repeats_the_run(data, tmp_path):
+    flags = ("--trainer.max_steps=3", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1")
+    fit(data, tmp_path / "a", *flags)
+    first = run_of(tmp_path / "a")
+    main(["fit", f"--config={first / 'config.yaml'}", f"--trainer.default_root_dir={tmp_path / 'b'}"])
+    assert losses(first) == losses(run_of(tmp_path / "b"))
+
+
+def test_a_resumed_run_ends_in_the_weights_and_the_log_of_an_uninterrupted_one(data, tmp_path):
+    # Two epochs and a bit; dropout on, so that random streams count; stopped in the middle of an epoch.
+    flags = ["--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1", "--model.dropout=0.1", "--checkpoint_every=5"]
+    fit(data, tmp_path / "whole", *flags, "--trainer.max_steps=70")
+    fit(data, tmp_path / "part", *flags, "--trainer.max_steps=70")
+    part = run_of(tmp_path / "part")
+    for path in (part / "checkpoints").iterdir():  # as if the run had died after step 65
+        if path.name != "step=65.ckpt":
+            path.unlink()
+    lines = (part / "metrics.csv").read_text().splitlines()
+    (part / "metrics.csv").write_text("\n".join(line for line in lines if not _after(line, lines[0], 64)) + "\n")
+    fit(data, tmp_path / "part", *flags, "--trainer.max_steps=70", "--resume=auto")
+    assert losses(part) == losses(run_of(tmp_path / "whole"))
+    a, b = final_weights(part), final_weights(run_of(tmp_path / "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def _after(line: str, header: str, step: int) -> bool:
+    value = line.split(",")[header.split(",").index("step")]
+    return value.isdigit() and int(value) > step
+
+
+def test_shards_and_file_train_to_the_same_weights(data, tmp_path):
+    from lewm.datasets.convert import convert
+
+    convert(data, tmp_path / "shards")
+    flags = ("--trainer.max_steps=5", "--trainer.max_epochs=-1")
+    fit(data, tmp_path / "a", *flags)
+    fit(tmp_path / "shards", tmp_path / "b", *flags)
+    a, b = (final_weights(run_of(tmp_path / name)) for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_processes_follow_one_at_the_same_global_batch(data, tmp_path):
+    flags = ["--trainer.max_steps=20", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1"]
+    fit(data, tmp_path / "one", *flags)
+    command = [sys.executable, "-m", "lewm", "fit", *TINY_FLAGS, f"--data.path={data}", "--data.frameskip=2"]
+    command += [
+        f"--trainer.default_root_dir={tmp_path / 'two'}",
+        *flags,
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+    ]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = run_of(tmp_path / "two")
+    assert losses(two) == pytest.approx(losses(run_of(tmp_path / "one")), abs=1e-4)
+    assert len(losses(two)) == 20
+
+
+@pytest.mark.filterwarnings("ignore:step:UserWarning")  # noise cannot be learned, and the run says so
+def test_the_learning_rate_rises_and_falls_over_steps_not_epochs(data, tmp_path):
+    fit(data, tmp_path, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--model.warmup=0.1")
+    rates = losses(run_of(tmp_path), "lr-AdamW")
+    steps = len(losses(run_of(tmp_path)))
+    assert len(set(rates)) > steps * 0.9
+    assert rates.index(max(rates)) == pytest.approx(0.1 * steps, abs=1)
+    assert rates[0] < 0.4e-3
+    assert rates[-1] < 0.02e-3
+
+
+def test_with_lambda_zero_the_loss_is_the_prediction_loss(data, tmp_path):
+    flags = ("--trainer.max_steps=2", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1")
+    fit(data, tmp_path, *flags, "--model.sigreg_weight=0")
+    run = run_of(tmp_path)
+    assert losses(run) == losses(run, "train/pred_loss")
+
+
+def test_the_first_losses_are_those_on_record(data, tmp_path):
+    """A change of numerics must explain the new curve: write it to golden/loss_curve.txt."""
+    flags = ("--trainer.max_steps=12", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1")
+    fit(data, tmp_path, *flags)
+    golden = Path(__file__).parent / "golden" / "loss_curve.txt"
+    assert losses(run_of(tmp_path)) == pytest.approx([float(x) for x in golden.read_text().split()], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:step:UserWarning")
+def test_validate_test_and_predict_read_a_run(data, tmp_path, capsys):
+    fit(data, tmp_path, "--trainer.max_steps=4", "--trainer.max_epochs=-1")
+    run = run_of(tmp_path)
+    common = [f"--config={run / 'config.yaml'}", f"--resume={run}"]
+    for part in ("validate", "test"):
+        capsys.readouterr()
+        assert main([part, *common]) == 0
+        printed = capsys.readouterr().out
+        assert f"{part[:4].replace('vali', 'val')}/effective_rank" in printed
+    assert main(["predict", *common]) == 0
+    import numpy as np
+
+    with np.load(run / "embeddings.npz") as arrays:
+        assert arrays["embedding"].shape[1:] == (4, 8)
+        assert len(arrays["index"]) == len(arrays["embedding"]) > 0
+
+
+def test_bf16_trains(data, tmp_path):
+    assert (
+        fit(data, tmp_path, "--trainer.max_steps=2", "--trainer.max_epochs=-1", "--trainer.precision=bf16-mixed") == 0
+    )
+
+
+def test_a_nan_loss_stops_the_run_with_exit_code_3_and_names_the_step(data, tmp_path, capsys):
+    flags = ("--trainer.max_steps=50", "--trainer.max_epochs=-1", "--model.lr=1e30", "--trainer.gradient_clip_val=null")
+    assert fit(data, tmp_path, *flags) == 3
+    assert "at step" in capsys.readouterr().err
