@@ -270,7 +270,7 @@ def _quiet() -> None:
     """Silence advice of libraries that does not apply here; our own warnings are shown."""
     import logging
 
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+    for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*LightningCLI's args parameter.*",

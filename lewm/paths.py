@@ -16,8 +16,8 @@ def shipped(name: str) -> Path:
     for folder in (here / "configs", here.parent / "configs"):
         if (folder / name).exists():
             return folder / name
-    known = sorted(path.stem for path in folder_of_configs().glob("*.yaml"))
-    raise UserError(f"no shipped config {name!r}; there are: {', '.join(known)}")
+    known = sorted(path.stem for path in (folder_of_configs() / name).parent.glob("*.yaml"))
+    raise UserError(f"no shipped config {name.removesuffix('.yaml')!r}; there are: {', '.join(known)}")
 
 
 def folder_of_configs() -> Path:
