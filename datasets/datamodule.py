@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lewm.clip import ClipBatch, Interface
-from lewm.datasets.order import GlobalOrderSampler, SequentialSampler
+from lewm.datasets.order import GlobalOrderSampler, EvaluationSampler
 from lewm.datasets.schema import Source, open_source
 from lewm.datasets.split import PARTS, episodes_of
 from lewm.datasets.stats import action_statistics
@@ -207,7 +207,7 @@ class ClipDataModule(L.LightningDataModule):
             warnings.warn(f"the {part} split of {self.path} holds no clip: nothing is measured on it", stacklevel=2)
             return DataLoader([])  # type: ignore[arg-type]
         batch = min(max(1, self.global_batch // world), -(-len(clips) // world))
-        return self._loader(clips, SequentialSampler(len(clips), batch=batch, rank=rank, world=world))
+        return self._loader(clips, EvaluationSampler(len(clips), batch=batch, rank=rank, world=world))
 
     def _loader(self, clips: ClipDataset, sampler: Any) -> DataLoader:
         # batch_size=None: the sampler yields whole batches, which the data set fetches at once.

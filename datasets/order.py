@@ -51,10 +51,11 @@ class GlobalOrderSampler(Sampler[list[int]]):
             yield clips[self.rank :: self.world].tolist()
 
 
-class SequentialSampler(Sampler[list[int]]):
-    """All clips once, in order, for evaluation: every rank yields as many batches of the same size.
+class EvaluationSampler(Sampler[list[int]]):
+    """All clips once, in one fixed mixed order; every rank yields as many batches of the same size.
 
-    Padding repeats the last clip and is marked by the negative number -1 - clip; it gets weight 0.
+    Mixed, since neighbouring clips share frames: a batch of neighbours is far from Gaussian whatever the model.
+    Padding repeats clip 0 and is marked by the negative number -1 - clip = -1; it gets weight 0.
     """
 
     def __init__(self, num_clips: int, *, batch: int, rank: int = 0, world: int = 1) -> None:
@@ -64,7 +65,8 @@ class SequentialSampler(Sampler[list[int]]):
         return -(-self.num_clips // (self.batch * self.world))
 
     def __iter__(self) -> Iterator[list[int]]:
+        order = permutation(0, 0, self.num_clips).tolist()
         for step in range(len(self)):
             low = (step * self.world + self.rank) * self.batch
-            clips = range(low, low + self.batch)
-            yield [clip if clip < self.num_clips else -self.num_clips for clip in clips]
+            clips = order[low : low + self.batch]
+            yield clips + [-1] * (self.batch - len(clips))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lewm.datasets.order import GlobalOrderSampler, SequentialSampler, permutation
+from lewm.datasets.order import GlobalOrderSampler, EvaluationSampler, permutation
 
 N, BATCH = 103, 12
 
@@ -43,10 +43,16 @@ def test_the_permutation_is_the_same_on_every_machine():
     assert permutation(1, 2, 8).tolist() == [4, 2, 0, 6, 1, 5, 7, 3]
 
 
+def test_a_batch_of_evaluation_is_mixed_from_everywhere():
+    (first, *_) = EvaluationSampler(1000, batch=50)
+    assert max(first) - min(first) > 800
+    assert list(EvaluationSampler(1000, batch=50)) == list(EvaluationSampler(1000, batch=50))
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_evaluation_sees_every_clip_once_and_marks_padding(world):
-    passes = [list(SequentialSampler(10, batch=2, rank=r, world=world)) for r in range(world)]
+    passes = [list(EvaluationSampler(10, batch=2, rank=r, world=world)) for r in range(world)]
     assert len({len(p) for p in passes}) == 1
     given = [clip for p in passes for batch in p for clip in batch]
     assert sorted(clip for clip in given if clip >= 0) == list(range(10))
-    assert all(clip == -10 for clip in given if clip < 0)
+    assert all(clip == -1 for clip in given if clip < 0)

@@ -7,7 +7,7 @@ import torch
 
 from lewm.clip import Interface
 from lewm.errors import UserError
-from lewm.probes.clips import disturbed_triples, event_step, is_triples, read_triples, recoloured
+from lewm.probes.clips import disturb, disturbed_triples, event_step, is_triples, read_triples, recoloured
 from lewm.probes.surprise import (
     aligned,
     allow_resize,
@@ -207,3 +207,12 @@ def test_triples_are_told_from_data_sets(tmp_path):
         file["pixels"] = np.zeros(3)
     (tmp_path / "text.h5").write_text("no")
     assert not any(is_triples(tmp_path / name) for name in ("flat.h5", "text.h5", "missing.h5", "."))
+
+
+def test_the_block_that_leads_into_a_splice_is_still_the_clips_own():
+    frames = [np.full((6, 2, 2, 3), value, dtype=np.uint8) for value in (1, 2)]
+    actions = [np.full((5, 2, 1), value, dtype=np.float32) for value in (1, 2)]
+    triple = disturb((frames[0], actions[0]), (frames[1], actions[1]), 3, 2, 0)
+    assert triple.event == 2
+    assert triple.pixels[2, :, 0, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert triple.actions[2, :, 0, 0].tolist() == [1, 1, 1, 2, 2]
