@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lewm.clip import ClipBatch, Interface
-from lewm.datasets.order import GlobalOrderSampler, EvaluationSampler
+from lewm.datasets.order import EvaluationSampler, GlobalOrderSampler
 from lewm.datasets.schema import Source, open_source
 from lewm.datasets.split import PARTS, episodes_of
 from lewm.datasets.stats import action_statistics

@@ -237,12 +237,20 @@ def _write_environment(session: Session) -> None:
     }
     with written_atomically(session.run / "env.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(_sizes(session.model.model))
     for part in ("train", "val", "test"):
         counts = content["data"][part]
         line = f"{part}: {counts['episodes']} episodes, {counts['clips']} clips"
         print(line + (f"; {counts['too_short']} episodes too short for a clip" if counts["too_short"] else ""))
         if counts["clips"] == 0:
             print(f"notice: the {part} split is empty; nothing will be measured on it")
+
+
+def _sizes(model: torch.nn.Module) -> str:
+    """How many parameters there are, and where."""
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    inside = ", ".join(f"{name} {count:,}" for name, count in parts.items())
+    return f"model: {sum(parts.values()):,} parameters ({inside})"
 
 
 def _accelerator() -> str:
@@ -280,5 +288,6 @@ def _quiet() -> None:
         ".*Experiment logs directory.*",  # see _csv_logger
         ".*is not supported by the model summary.*",
         ".*isinstance.treespec, LeafSpec.*",
+        ".*suggested max number of worker.*",
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -77,7 +77,7 @@ def report(run_folder: str | Path) -> Path:
     colour = {True: "good", False: "bad", None: ""}[verdict.good]
     reasons = "".join(html.paragraph(reason) for reason in verdict.reasons)
     body = [
-        f"<header><h1>{html.escape(run.name)}</h1>{html.paragraph(str(run), soft=True)}</header>",
+        f"<header><h1>{html.escape(_title(run))}</h1>{html.paragraph(str(run), soft=True)}</header>",
         f'<section class="verdict {colour}"><strong>{html.escape(verdict.word.capitalize())}</strong>',
         f"{reasons}</section>",
         '<div class="cards">' + "".join(html.card(f.label, f.value, f.note) for f in figures) + "</div>",
@@ -90,8 +90,13 @@ def report(run_folder: str | Path) -> Path:
         reproduce_section(known),
     ]
     write_text(out / "report.json", json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(out / "report.html", html.page(f"lewm report: {run.name}", body))
+    write_text(out / "report.html", html.page(f"lewm report: {_title(run)}", body))
     return out / "report.html"
+
+
+def _title(run: Path) -> str:
+    """A run's name and when it was begun."""
+    return f"{run.resolve().parent.name}, {run.name}"
 
 
 def look_into(run: Path) -> Known:

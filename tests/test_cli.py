@@ -9,8 +9,8 @@ import sys
 import h5py
 import numpy as np
 import pytest
-
 from conftest import TINY_FLAGS, flat_columns
+
 from lewm.cli import COMMANDS, HELP, TRAINER_COMMANDS, main
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from conftest import flat_columns
+
 from lewm.datasets.convert import convert
 from lewm.datasets.datamodule import ClipDataModule
 from lewm.errors import UserError
@@ -65,7 +65,7 @@ def test_file_and_shards_give_bit_identical_split_statistics_and_batches(flat_fi
 
 
 def test_workers_do_not_change_the_batches(flat_file):
-    alone, helped = (list(module(flat_file, num_workers=n).train_dataloader()) for n in (0, 2))
+    alone, helped = (list(module(flat_file, num_workers=n).train_dataloader()) for n in (0, 1))
     assert all((a.pixels == b.pixels).all() and (a.index == b.index).all() for a, b in zip(alone, helped, strict=True))
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from conftest import TINY
 from torch import Tensor, nn
 
-from conftest import TINY
 from lewm.clip import Interface
 from lewm.distributed import BatchNormOverRanks, batch_norms_over_ranks, mean_over_ranks, sum_over_ranks
 from lewm.loss.prediction import prediction_loss

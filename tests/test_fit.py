@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import TINY_FLAGS, flat_columns
 
 import lewm
-from conftest import TINY_FLAGS, flat_columns
 from lewm import checkpoint
 from lewm.cli import main
 

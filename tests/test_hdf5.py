@@ -5,8 +5,8 @@ import pickle
 import h5py
 import numpy as np
 import pytest
-
 from conftest import flat_columns
+
 from lewm.datasets.hdf5 import HDF5Source
 from lewm.datasets.schema import open_source
 from lewm.errors import UserError

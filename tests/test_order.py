@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lewm.datasets.order import GlobalOrderSampler, EvaluationSampler, permutation
+from lewm.datasets.order import EvaluationSampler, GlobalOrderSampler, permutation
 
 N, BATCH = 103, 12
 

@@ -1,8 +1,8 @@
 """Descriptions and fingerprints."""
 
 import numpy as np
-
 from conftest import flat_columns
+
 from lewm.datasets.schema import open_source
 from lewm.datasets.summary import contact_sheet, summarise
 

@@ -11,8 +11,8 @@ import warnings
 import numpy as np
 import pytest
 import webdataset
-
 from conftest import flat_columns
+
 from lewm.datasets.convert import convert
 from lewm.datasets.pixels import PackedFrames
 from lewm.datasets.schema import open_source

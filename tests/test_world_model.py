@@ -3,9 +3,9 @@
 import jaxtyping
 import pytest
 import torch
+from conftest import TINY
 from torch import Tensor, nn
 
-from conftest import TINY
 from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.model.world_model import WorldModel

@@ -1,0 +1,48 @@
+# Everything lives in .venv; the only needs are Python 3.11 or later and make.
+PYTHON ?= python3
+PIP_FLAGS ?=
+SEED ?= 0
+BIN := .venv/bin
+DEMO := demo/seed$(SEED)
+READY := .venv/.ready
+
+.PHONY: setup format check test test-slow demo bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	touch $@
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+test: $(READY)
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/pytest
+
+# Collects Two-Room, trains on the CPU, probes, shows the impossible, and names report.html: minutes on two cores.
+demo: $(READY)
+	rm -rf $(DEMO)
+	$(BIN)/lewm collect two_room --out $(DEMO)/data --episodes 500 --image-size 32 --workers 2 --seed $(SEED)
+	$(BIN)/lewm collect two_room --out $(DEMO)/triples.h5 --triples 100 --image-size 32 --seed 1000$(SEED)
+	$(BIN)/lewm fit --config demo --name seed$(SEED) --trainer.default_root_dir $(DEMO)/runs --data.path $(DEMO)/data \
+	  --seed_everything $(SEED) --model.seed $(SEED) --data.seed $(SEED)
+	$(BIN)/lewm probe $(DEMO)/runs/seed$(SEED) --data $(DEMO)/data --max_frames 8000 --seed $(SEED)
+	$(BIN)/lewm surprise $(DEMO)/runs/seed$(SEED) --data $(DEMO)/triples.h5 --seed $(SEED)
+	$(BIN)/lewm report $(DEMO)/runs/seed$(SEED)
+
+bench: $(READY)
+	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+clean:
+	rm -rf build dist *.egg-info demo
