@@ -1,6 +1,7 @@
 """Warm-up and cosine in optimiser steps."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -12,7 +13,7 @@ def test_it_rises_linearly_from_zero_then_falls_as_a_cosine_to_zero():
     assert values[:11] == pytest.approx([step / 10 for step in range(11)])
     assert values[505] == pytest.approx(0.5 * (1 + math.cos(math.pi * 495 / 990)))
     assert values[1000] == pytest.approx(0)
-    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(values[10:]))
 
 
 def test_without_warmup_it_starts_at_the_peak_and_after_the_end_it_stays_at_zero():
