@@ -41,8 +41,10 @@ demo: $(READY)
 	$(BIN)/lewm surprise $(DEMO)/runs/seed$(SEED) --data $(DEMO)/triples.h5 --seed $(SEED)
 	$(BIN)/lewm report $(DEMO)/runs/seed$(SEED)
 
+# make bench DATA=DIR, a folder with example files that stable-worldmodel wrote.
 bench: $(READY)
-	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	$(BIN)/python benchmarks/loader.py $(DATA)/tworoom_64.h5
+	$(BIN)/python benchmarks/example_files.py $(DATA)
 
 clean:
 	rm -rf build dist *.egg-info demo
