@@ -10,7 +10,7 @@ from PIL import Image
 from lewm.datasets.pixels import choose_codec
 from lewm.datasets.schema import Source, open_source
 from lewm.datasets.shard_writer import SHARD_BYTES, TRIAL_FRAMES, EpisodeWriter
-from lewm.datasets.tar_shards import MANIFEST
+from lewm.datasets.tar_shards import MANIFEST, read_manifest
 from lewm.errors import UserError
 from lewm.progress import track
 
@@ -24,17 +24,27 @@ def convert(
     resume: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write every episode of `src` to shards under `dst`, each column in its own dtype, frames at `image_size`."""
-    if resume and (Path(dst) / MANIFEST).exists():
-        return
+    """Write every episode of `src` to shards under `dst`, each column in its own dtype, frames at `image_size`.
+
+    An interrupted conversion goes on with `resume`, and only from the source and settings that it began with.
+    """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"--image-size is {image_size}; it must be at least 1")
+    if shard_bytes < 1:
+        raise UserError("--shard-mb must be at least 1")
     source = open_source(src)
+    provenance = {"source": source.path.name, "source_fingerprint": source.fingerprint(), "image_size": image_size}
+    if resume and (Path(dst) / MANIFEST).exists():
+        if read_manifest(Path(dst))["provenance"] != provenance:
+            raise UserError(f"{dst} is finished and was made from another source or size; choose another folder")
+        return
     if codec == "auto":
         codec = choose_codec(_resized(source.frames(0, np.arange(min(TRIAL_FRAMES, source.lengths[0]))), image_size))
-    provenance = {"source": source.path.name, "source_fingerprint": source.fingerprint(), "image_size": image_size}
     writer = EpisodeWriter(dst, codec=codec, shard_bytes=shard_bytes, resume=resume, provenance=provenance)
     if writer.keys_done != source.keys[: writer.done]:
         raise UserError(f"the finished shards in {dst} are not the first episodes of {src}; choose another folder")
     with writer:
+        writer.expect({**provenance, "codec": codec})
         for e in track(range(writer.done, len(source.lengths)), "converting episodes"):
             frames = _resized(source.frames(e, np.arange(source.lengths[e])), image_size)
             writer.add(frames, _columns(source, e), key=source.keys[e])
@@ -48,5 +58,7 @@ def _resized(frames: np.ndarray, image_size: int | None) -> np.ndarray:
     """Frames whose sides are `image_size`, by averaging areas."""
     if image_size is None or frames.shape[1:3] == (image_size, image_size):
         return frames
-    images = (Image.fromarray(f).resize((image_size, image_size), Image.Resampling.BOX) for f in frames)
-    return np.stack([np.asarray(image) for image in images])
+    size = (image_size, image_size)
+    grey = frames.shape[-1] == 1
+    images = (Image.fromarray(f[..., 0] if grey else f).resize(size, Image.Resampling.BOX) for f in frames)
+    return np.stack([np.asarray(image).reshape(*size, frames.shape[-1]) for image in images])

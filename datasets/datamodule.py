@@ -19,6 +19,9 @@ from lewm.datasets.stats import action_statistics
 from lewm.datasets.windows import action_blocks, clip_rows, frame_rows, locate, num_starts
 from lewm.errors import UserError
 
+# What the order of clips and the split depend on besides the data: a checkpoint goes on only with the same.
+FIXED = ("global_batch", "num_frames", "frameskip", "split_seed", "seed", "image_size")
+
 
 class ClipDataset(Dataset[ClipBatch]):
     """Clips of some episodes of a source, fetched a batch at a time; frames stay uint8.
@@ -186,17 +189,16 @@ class ClipDataModule(L.LightningDataModule):
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed * self.global_batch
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "clips": self.clips_consumed(),
-            "global_batch": self.global_batch,
-            "seed": self.seed,
-            "fingerprint": self.source.fingerprint(),
-        }
+        own = {name: getattr(self, name) for name in FIXED}
+        return own | {"clips": self.clips_consumed(), "fingerprint": self.source.fingerprint()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name, own in (("global_batch", self.global_batch), ("seed", self.seed)):
-            if state_dict[name] != own:
-                raise UserError(f"the checkpoint was trained with data.{name} {state_dict[name]}, this run has {own}")
+        for name in FIXED:
+            if state_dict[name] != getattr(self, name):
+                raise UserError(
+                    f"the checkpoint was trained with data.{name} {state_dict[name]}, this run has "
+                    f"{getattr(self, name)}: order or split would be others; give the same"
+                )
         if state_dict["fingerprint"] != self.source.fingerprint() and not self.allow_data_change:
             raise UserError(f"{self.path} is not the data of the checkpoint; --data.allow_data_change true to go on")
 

@@ -5,6 +5,7 @@ Every column has one row per step, episodes end to end; `ep_len` and `ep_offset`
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class HDF5Source:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._handle: h5py.File | None = None
+        self._owner = os.getpid()
         datasets = {name: item for name, item in _datasets(self._open()).items()}
         for name in ("pixels", "action", *BOOKKEEPING):
             if name not in datasets:
@@ -35,7 +37,7 @@ class HDF5Source:
         _check_frames(datasets["pixels"], self.path)
         self.frame_shape: tuple[int, int, int] = datasets["pixels"].shape[1:]
         skip = ("pixels", *BOOKKEEPING)
-        self.columns = {n: Column(d.dtype, d.shape[1:]) for n, d in datasets.items() if n not in skip}
+        self.columns = {n: _column(d) for n, d in datasets.items() if n not in skip}
         self._actions = _read_actions(datasets["action"], self.path)
         self.action_dim = self._actions.shape[1]
         for e in range(len(self.lengths)):
@@ -74,7 +76,8 @@ class HDF5Source:
         return [str(ids[offset]) for offset in self._offsets]  # type: ignore[index]
 
     def _open(self) -> h5py.File:
-        if self._handle is None:
+        if self._handle is None or self._owner != os.getpid():  # a forked worker opens its own
+            self._owner = os.getpid()
             try:
                 self._handle = h5py.File(self.path, "r")
             except OSError as error:
@@ -85,6 +88,11 @@ class HDF5Source:
         return {**self.__dict__, "_handle": None}
 
 
+def _column(dataset: h5py.Dataset) -> Column:
+    base, shape = dataset.dtype.subdtype or (dataset.dtype, ())  # a column may be of an array type
+    return Column(base, dataset.shape[1:] + shape)
+
+
 def _datasets(handle: h5py.File) -> dict[str, h5py.Dataset]:
     found: dict[str, h5py.Dataset] = {}
     handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
@@ -93,6 +101,9 @@ def _datasets(handle: h5py.File) -> dict[str, h5py.Dataset]:
 
 def _episodes(datasets: dict[str, h5py.Dataset], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Lengths and offsets, once they are known to agree with each other and with every column."""
+    for name in BOOKKEEPING:
+        if datasets[name].ndim != 1 or datasets[name].dtype.kind not in "iu":
+            raise UserError(f"{name} of {path} must be one whole number per episode, it is {datasets[name].dtype}")
     lengths, offsets = (np.asarray(datasets[name][:], dtype=np.int64) for name in BOOKKEEPING)
     if len(lengths) == 0:
         raise UserError(f"{path} holds no episodes")

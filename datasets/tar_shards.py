@@ -10,11 +10,14 @@ once and listed under `constant` in its meta. Only files of these kinds are read
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import mmap
 import re
+import sys
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,15 +134,22 @@ class ShardSource:
     def __init__(self, path: str | Path, *, manifest: dict[str, Any] | None = None) -> None:
         self.path = Path(path)
         self.manifest = manifest or read_manifest(self.path)
-        self.codec: str = self.manifest["codec"]
-        self.columns = {n: Column(np.dtype(c["dtype"]), tuple(c["shape"])) for n, c in self.manifest["columns"].items()}
-        self.frame_shape: tuple[int, int, int] = tuple(self.manifest["frame_shape"])
-        self.action_dim = int(np.prod(self.columns["action"].shape))
         self._maps: dict[Path, mmap.mmap] = {}
         self._packed: dict[int, PackedFrames] = {}
         self._episodes: list[tuple[Path, dict[str, Member]]] = []
-        lengths, self.keys = [], []
-        for shard in self.manifest["shards"]:
+        try:
+            self._read(self.manifest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.path / MANIFEST} is damaged ({error}); restore it or convert again") from error
+
+    def _read(self, manifest: dict[str, Any]) -> None:
+        self.codec: str = manifest["codec"]
+        self.columns = {n: Column(np.dtype(c["dtype"]), tuple(c["shape"])) for n, c in manifest["columns"].items()}
+        self.frame_shape: tuple[int, int, int] = tuple(manifest["frame_shape"])
+        self.action_dim = int(np.prod(self.columns["action"].shape))
+        lengths: list[int] = []
+        self.keys: list[str] = []
+        for shard in manifest["shards"]:
             tar = self._checked(shard)
             index = _index_of(tar)
             if len(index) != shard["episodes"]:
@@ -147,6 +157,8 @@ class ShardSource:
             self._episodes += [(tar, members) for members in index.values()]
             lengths += shard["lengths"]
             self.keys += shard["keys"]
+            if index and self.meta(len(self._episodes) - len(index))["key"] != shard["keys"][0]:
+                raise UserError(f"{tar} holds other episodes than {MANIFEST} says; it was exchanged: restore it")
         self.lengths = np.array(lengths, dtype=np.int64)
 
     def frames(self, episode: int, rows: np.ndarray) -> np.ndarray:
@@ -169,7 +181,10 @@ class ShardSource:
 
     def meta(self, episode: int) -> dict[str, Any]:
         """What the writer noted about an episode: key, length, constant columns and its own additions."""
-        return json.loads(self._bytes(episode, "meta.json"))
+        try:
+            return json.loads(self._bytes(episode, "meta.json"))
+        except ValueError as error:
+            raise UserError(f"{self._where(episode)}: its meta.json is damaged; restore it or convert again") from error
 
     def fingerprint(self) -> str:
         return self.manifest["fingerprint"]
@@ -187,6 +202,8 @@ class ShardSource:
             try:
                 self.frames(e, np.arange(self.lengths[e]))
                 check_actions(self.actions(e), self._where(e))
+                for name in self.columns:
+                    self.column(name, e)
             except UserError as error:
                 readable = False
                 yield str(error)
@@ -211,13 +228,16 @@ class ShardSource:
 
     def _array(self, episode: int, ext: str, *, view: bool = False) -> np.ndarray:
         tar, members = self._episodes[episode]
-        if not view:
-            return np.load(io.BytesIO(self._bytes(episode, ext)), allow_pickle=False)
-        m, data = members[ext], self._map(tar)
-        head = io.BytesIO(data[m.offset : m.offset + 256])
-        np.lib.format.read_magic(head)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-        return np.ndarray(shape, dtype, buffer=data, offset=m.offset + head.tell())
+        try:
+            if not view:
+                return np.load(io.BytesIO(self._bytes(episode, ext)), allow_pickle=False)
+            m, data = members[ext], self._map(tar)
+            head = io.BytesIO(data[m.offset : m.offset + 256])
+            np.lib.format.read_magic(head)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+            return np.ndarray(shape, dtype, buffer=data, offset=m.offset + head.tell())
+        except (ValueError, KeyError, EOFError, TypeError) as error:
+            raise UserError(f"{self._where(episode)}: {ext} is damaged; restore it or convert again") from error
 
     def _bytes(self, episode: int, ext: str) -> bytes:
         tar, members = self._episodes[episode]
@@ -231,7 +251,8 @@ class ShardSource:
         return self._maps[tar]
 
     def _where(self, episode: int) -> str:
-        return f"episode {episode} ({self.keys[episode]}) in {self._episodes[episode][0]}"
+        key = self.keys[episode] if episode < len(self.keys) else "?"
+        return f"episode {episode} ({key}) in {self._episodes[episode][0]}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}, "_packed": {}}
@@ -243,9 +264,18 @@ def _index_of(tar: Path) -> Index:
     try:
         if path.stat().st_mtime_ns >= tar.stat().st_mtime_ns:
             return load_index(path)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         pass
-    return build_index(tar)
+    return _rebuilt_index(tar)
+
+
+def _rebuilt_index(tar: Path) -> Index:
+    """Read the shard's headers again and keep the result where that is allowed."""
+    print(f"lewm: the index of {tar} is missing, damaged or older than it: made anew", file=sys.stderr)
+    index = build_index(tar)
+    with contextlib.suppress(UserError):
+        save_index(index, tar.with_suffix(".idx.npz"))
+    return index
 
 
 def file_sha256(path: Path) -> str:

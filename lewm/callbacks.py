@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lewm import checkpoint as checkpoints
 
@@ -70,12 +71,14 @@ class SaveAtEnd(Callback):
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.global_step > 0:
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
+        # Asked of the trainer's own record, equal on every rank, and not of the disk, where a stale one may lie.
+        saved = {getattr(callback, "_last_global_step_saved", None) for callback in trainer.checkpoint_callbacks}
         path = self.folder / f"step={trainer.global_step}.ckpt"
-        if not trainer.fast_dev_run and not path.exists():  # type: ignore[attr-defined]
+        if not trainer.fast_dev_run and not (trainer.global_step in saved and path.exists()):  # type: ignore[attr-defined]
             trainer.save_checkpoint(path)
 
 

@@ -95,10 +95,17 @@ def newest_first(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     runs = [folder, *sorted((p for p in folder.iterdir() if p.is_dir()), reverse=True)]
     for run in runs:
-        found = [path for path in run.glob("checkpoints/step=*.ckpt") if path.stem[5:].isdigit()]
-        if found:
-            return sorted(found, key=lambda path: int(path.stem[5:]), reverse=True)
+        found = {path: step_of(path) for path in run.glob("checkpoints/step=*.ckpt")}
+        steps = {path: step for path, step in found.items() if step is not None}
+        if steps:
+            return sorted(steps, key=lambda path: steps[path], reverse=True)
     return []
+
+
+def step_of(path: Path) -> int | None:
+    """The optimiser step in a checkpoint's name, `step=800.ckpt`; None for one named otherwise."""
+    number = path.stem.removeprefix("step=")
+    return int(number) if number.isdigit() else None
 
 
 def newest_valid(folder: str | Path) -> tuple[Path | None, list[Path]]:

@@ -122,15 +122,15 @@ def inspect(path: str, verify: bool = False, as_json: bool = False, sheet: str |
 
     from lewm.datasets.schema import open_source
     from lewm.datasets.summary import contact_sheet, print_summary, summarise
+    from lewm.datasets.verify import damage_of
 
     source = open_source(path)
-    summary = summarise(source)
-    damage: list[str] = []
-    if verify:
-        from lewm.datasets.verify import damage_of
-
-        damage = list(damage_of(source))
-        summary["damage"] = damage
+    damage = list(damage_of(source)) if verify else []
+    if damage:
+        for line in damage:
+            print(f"damaged: {line}", file=sys.stderr)
+        raise UserError(f"{len(damage)} damaged parts in {path}; restore the files or convert again")
+    summary = summarise(source) | ({"damage": []} if verify else {})
     if as_json:
         print(json.dumps(summary, indent=1))
     else:
@@ -143,8 +143,6 @@ def inspect(path: str, verify: bool = False, as_json: bool = False, sheet: str |
         with written_atomically(sheet) as temporary:
             Image.fromarray(np.squeeze(contact_sheet(source))).save(temporary, format="PNG")
         print(f"contact sheet: {sheet}")
-    if damage:
-        raise UserError(f"{len(damage)} damaged parts in {path}: {damage[0]}; restore the files or convert again")
 
 
 def probe(
@@ -265,7 +263,11 @@ def _dispatch(argv: list[str]) -> int:
         return fit(command, rest)
     if command not in COMMANDS:
         raise UserError(f"no such command: {command!r}; one of {', '.join((*TRAINER_COMMANDS, *COMMANDS))}")
-    COMMANDS[command](**_parse(command, rest))
+    arguments = _parse(command, rest)
+    for name, value in arguments.items():
+        if isinstance(value, int) and value < 0:
+            raise UserError(f"--{name} is {value}; it must not be negative")
+    COMMANDS[command](**arguments)
     return 0
 
 
@@ -329,6 +331,10 @@ def _newest_run(path: str) -> Path:
 
 
 def _describe(error: BaseException) -> str:
+    """One line; of an error that a loader's worker handed on, the original alone."""
+    text = str(error)
+    if text.startswith("Caught ") and "Traceback" in text:
+        return text.rstrip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
     return " ".join(str(error).split()) or type(error).__name__

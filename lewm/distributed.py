@@ -49,8 +49,13 @@ class BatchNormOverRanks(_BatchNorm):
     """BatchNorm over the global batch, on any device, with the weights and buffers of torch's own.
 
     torch's SyncBatchNorm refuses CPU tensors. Statistics are formed in float32 also inside autocast; the variance from
-    centred values, in a second reduction, since E[x^2] - E[x]^2 loses digits.
+    centred values, in a second reduction, since E[x^2] - E[x]^2 loses digits. `after` is what a backbone's own
+    BatchNorm did after normalising: timm's hold their activation.
     """
+
+    def __init__(self, num_features: int, *args: Any) -> None:
+        super().__init__(num_features, *args)
+        self.after: nn.Module = nn.Identity()
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -58,9 +63,10 @@ class BatchNormOverRanks(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or world_size() == 1 or self.running_mean is None:
-            return super().forward(input)
+            return self.after(super().forward(input))
         with torch.autocast(device_type=input.device.type, enabled=False):
-            return self._normalise(input.float() if input.dtype != torch.float64 else input).to(input.dtype)
+            y = self._normalise(input.float() if input.dtype != torch.float64 else input).to(input.dtype)
+        return self.after(y)
 
     def _normalise(self, x: Tensor) -> Tensor:
         channels = x.transpose(0, 1).flatten(1)  # (channels, values)
@@ -86,6 +92,9 @@ def batch_norms_over_ranks(module: nn.Module) -> nn.Module:
             args = (child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
             new = BatchNormOverRanks(*args)
             new.load_state_dict(child.state_dict())
+            inner = [getattr(child, part) for part in ("drop", "act") if hasattr(child, part)]
+            if inner:
+                new.after = nn.Sequential(*inner)
             setattr(module, name, new.train(child.training))
         else:
             batch_norms_over_ranks(child)

@@ -1,8 +1,9 @@
-"""`lewm fit`, `validate`, `test` and `predict`: LightningCLI, our run folder, and resuming."""
+"""`lewm fit`, `validate`, `test` and `predict`: LightningCLI around our data, model and run folder."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +22,34 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from lewm import __version__, checkpoint
+from lewm import __version__, checkpoint, runs
 from lewm.callbacks import AtomicCheckpointIO, PeakMemory, SaveAtEnd, Throughput
 from lewm.datasets.datamodule import ClipDataModule
 from lewm.errors import UserError
 from lewm.module import LeWM
 from lewm.paths import make_folder, shipped, written_atomically
 
-RUN_VARIABLE = "LEWM_RUN_FOLDER"  # hands the run's folder from the first process to those it starts
+PARTS = {"validate": "val", "test": "test", "predict": "test"}
 
 
 class Session(LightningCLI):
     """Parses the command line, opens the data, builds the model for it and the trainer for the run's folder."""
+
+    def __init__(self, command: str, argv: list[str]) -> None:
+        self.command = command
+        super().__init__(
+            LeWM,
+            ClipDataModule,
+            run=False,
+            args=_with_configs(argv),
+            parser_kwargs={"exit_on_error": False, "prog": f"lewm {command}"},
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+        )
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument("--name", type=str, default="lewm", help="runs are kept in trainer.default_root_dir/NAME")
@@ -43,110 +59,111 @@ class Session(LightningCLI):
         parser.link_arguments("data.interface", "model.interface", apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
-        self.run, self.resume_from = _find_run(self.config)
+        self.runs = Path(self.config.trainer.default_root_dir or "runs") / self.config.name
+        self.run = runs.choose(self.runs, self.config.resume)
+        if self.command != "fit" and self.run.checkpoint is None:
+            raise UserError(f"`lewm {self.command}` needs a model: --resume CKPT, a run folder, or auto")
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        _check_devices(self.config.trainer)
-        given = self.config.trainer
-        if given.logger is None:
-            kwargs["logger"] = [_csv_logger(self.run), TensorBoardLogger(self.run, name="tb", version="")]
-        callbacks = [Throughput(), PeakMemory(), SaveAtEnd(self.run / "checkpoints")]
-        if kwargs.get("logger"):
+        _check_trainer(self.command, self.config.trainer, self.datamodule)
+        kwargs["plugins"] = [AtomicCheckpointIO()]
+        claimed = None
+        if self.command != "fit":
+            kwargs["logger"] = False
+            self.trainer_defaults["callbacks"] = []
+        else:
+            if self.run.folder is None:
+                claimed = runs.claim(self.runs)
+                self.run = runs.Run(claimed, self.run.checkpoint)
+            kwargs |= self._for_training()
+        runs.hand_down(self.run)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            if claimed is not None:
+                claimed.rmdir()
+            raise UserError(f"trainer: {_one_line(error)}") from error
+
+    def _for_training(self) -> dict[str, Any]:
+        """Loggers and callbacks of a run that trains."""
+        folder = self.run.folder
+        assert folder is not None
+        callbacks = [Throughput(), PeakMemory(), SaveAtEnd(folder / "checkpoints")]
+        loggers: dict[str, Any] = {}
+        if self.config.trainer.logger is None:
+            step = checkpoint.step_of(self.run.checkpoint) if self.run.checkpoint else None
+            loggers["logger"] = [_csv_logger(folder, step), TensorBoardLogger(folder, name="tb", version="")]
             callbacks.append(LearningRateMonitor("step"))
-        callbacks += _checkpoint_callbacks(self.run, self.config.checkpoint_every, self.config.keep, self.datamodule)
+        callbacks += _checkpoint_callbacks(folder, self.config.checkpoint_every, self.config.keep, self.datamodule)
         self.trainer_defaults["callbacks"] = callbacks
-        self.trainer_defaults["plugins"] = [AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+        return loggers
 
 
 def main(command: str, argv: list[str]) -> int:
     """Run one of the four Lightning commands; returns the exit code."""
     _quiet()
-    session = _parse(argv)
-    if command == "fit":
-        return _fit(session)
-    path = str(session.resume_from) if session.resume_from else None
-    if path is None:
-        raise UserError(f"`lewm {command}` needs a model: --resume CKPT, a run folder, or auto")
-    if command == "predict":
-        _predict(session, path)
-    else:
-        getattr(session.trainer, command)(
-            session.model, datamodule=session.datamodule, ckpt_path=path, verbose=False, weights_only=True
-        )
-        _print_metrics({k: float(v) for k, v in session.trainer.callback_metrics.items()})
-    return 0
-
-
-def _parse(argv: list[str]) -> Session:
+    is_child = runs.VARIABLE in os.environ
     try:
-        return Session(
-            LeWM,
-            ClipDataModule,
-            run=False,
-            args=_with_shipped_configs(argv),
-            parser_kwargs={"exit_on_error": False, "prog": "lewm fit"},
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-        )
+        session = Session(command, argv)
+        if command == "fit":
+            return _fit(session)
+        if len(session.datamodule.dataset(PARTS[command])) == 0:
+            raise UserError(f"the {PARTS[command]} split of {session.datamodule.path} holds no clip to judge on")
+        return _predict(session) if command == "predict" else _evaluate(session)
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(_one_line(error)) from error
+    finally:
+        if not is_child:
+            os.environ.pop(runs.VARIABLE, None)
 
 
 def _fit(session: Session) -> int:
-    train = session.datamodule.train  # whatever is wrong with the data is said before anything is written
-    del train
-    make_folder(session.run / "checkpoints")
-    if session.trainer.global_rank == 0:
-        session.parser.save(session.config, session.run / "config.yaml", skip_none=False, overwrite=True)
-        _write_environment(session)
-        print(f"run folder: {session.run}", flush=True)
-    os.environ[RUN_VARIABLE] = str(session.run)
+    run, trainer = session.run, session.trainer
+    assert run.folder is not None
+    make_folder(run.folder / "checkpoints")
+    if trainer.global_rank == 0:
+        runs.set_aside(run)
+        session.config.resume = None  # the saved config begins a run like this one
+        session.parser.save(session.config, run.folder / "config.yaml", skip_none=False, overwrite=True)
+        _write_environment(session, run.folder)
+        print(f"run folder: {run.folder}", flush=True)
+    start = str(run.checkpoint) if run.checkpoint else None
     try:
-        session.trainer.fit(
-            session.model,
-            datamodule=session.datamodule,
-            ckpt_path=str(session.resume_from) if session.resume_from else None,
-            weights_only=True,
-        )
+        trainer.fit(session.model, datamodule=session.datamodule, ckpt_path=start, weights_only=True)
+    except SIGTERMException:
+        return 143
     except SystemExit:  # how Lightning ends after Ctrl-C, once callbacks have saved
         return 130
-    finally:
-        os.environ.pop(RUN_VARIABLE, None)
     return 0
 
 
-def _predict(session: Session, path: str) -> None:
+def _evaluate(session: Session) -> int:
+    judge = getattr(session.trainer, session.command)
+    path = str(session.run.checkpoint)
+    judge(session.model, datamodule=session.datamodule, ckpt_path=path, verbose=False, weights_only=True)
+    if session.trainer.is_global_zero:
+        for name, value in sorted(session.trainer.callback_metrics.items()):
+            print(f"{name:32s} {float(value):.6g}")
+    return 0
+
+
+def _predict(session: Session) -> int:
+    if session.trainer.world_size > 1:
+        raise UserError("`lewm predict` runs on one device: --trainer.devices 1")
+    path = session.run.checkpoint
+    assert path is not None
     batches: Any = session.trainer.predict(
-        session.model, datamodule=session.datamodule, ckpt_path=path, weights_only=True
+        session.model, datamodule=session.datamodule, ckpt_path=str(path), weights_only=True
     )
     arrays: dict[str, Any] = {
-        name: np.concatenate([b[name].cpu().numpy() for b in batches or []]) for name in ("index", "embedding")
+        name: np.concatenate([b[name].cpu().numpy() for b in batches]) for name in ("index", "embedding")
     }
-    out = make_folder(session.run) / "embeddings.npz"
+    out = (session.run.folder or path.parent) / "embeddings.npz"
     with written_atomically(out) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     print(f"embeddings of {len(arrays['index'])} test clips: {out}")
-
-
-def _find_run(config: Any) -> tuple[Path, Path | None]:
-    """The run's folder and the checkpoint it starts from; a resumed run goes on in its own folder."""
-    runs = Path(config.trainer.default_root_dir or "runs") / config.name
-    inherited = os.environ.get(RUN_VARIABLE)
-    if config.resume is None:
-        return Path(inherited) if inherited else runs / time.strftime("%Y%m%d-%H%M%S"), None
-    if config.resume != "auto":
-        found = checkpoint.resolve(config.resume)
-        return checkpoint.run_folder(found) or runs / time.strftime("%Y%m%d-%H%M%S"), found
-    found, skipped = checkpoint.newest_valid(runs) if runs.exists() else (None, [])
-    for path in skipped:
-        print(f"lewm: skipped a damaged checkpoint: {path}", file=sys.stderr)
-    if found is None:
-        print(f"lewm: nothing to resume in {runs}; starting anew", file=sys.stderr)
-        return runs / time.strftime("%Y%m%d-%H%M%S"), None
-    return found.parent.parent, found
+    return 0
 
 
 def _checkpoint_callbacks(run: Path, every: int, keep: int, data: ClipDataModule) -> list[ModelCheckpoint]:
@@ -174,46 +191,55 @@ def _checkpoint_callbacks(run: Path, every: int, keep: int, data: ClipDataModule
     return [newest, best]
 
 
-def _csv_logger(run: Path) -> CSVLogger:
-    """Lightning's CSV logger, which would delete the rows of a run that is resumed: they are read first and kept."""
-    path = run / "metrics.csv"
-    kept = path.read_text(encoding="utf-8") if path.exists() else None
+def _csv_logger(run: Path, resumed_step: int | None) -> CSVLogger:
+    """Lightning's CSV logger, which deletes what a resumed run logged before: those rows are read first and kept."""
+    rows = runs.logged_rows(run / "metrics.csv", resumed_step) if rank_zero_only.rank == 0 else []
     logger = CSVLogger(run, name="", version="")
-    if kept:
+    if rows:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             writer = logger.experiment
-        import csv
-
-        rows = list(csv.DictReader(kept.splitlines()))
-        writer.metrics.extend({k: v for k, v in row.items() if v != ""} for row in rows)  # type: ignore[misc]
+        writer.metrics.extend(rows)  # type: ignore[arg-type]
         writer.save()
     return logger
 
 
-def _check_devices(trainer: Any) -> None:
-    """Refuse more processes than there are cores; accelerators are counted by Lightning."""
+def _check_trainer(command: str, trainer: Any, data: ClipDataModule) -> None:
+    """Refuse what would fail later: more processes than cores, and validation after more batches than there are."""
     on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
     wanted, cores = trainer.devices, os.cpu_count() or 1
     if on_cpu and str(wanted).isdigit() and int(wanted) > cores:
         raise UserError(f"trainer.devices is {wanted} but this machine has {cores} CPU cores; ask for at most {cores}")
+    if command != "fit":
+        return
+    batches, interval = len(data.train) // data.global_batch, trainer.val_check_interval
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > batches:
+        raise UserError(
+            f"trainer.val_check_interval is {interval} but an epoch has {batches} batches; lower it, or set "
+            "trainer.check_val_every_n_epoch to null to count across epochs"
+        )
 
 
-def _with_shipped_configs(argv: list[str]) -> list[str]:
-    """Put `base` first and replace shipped names, as in `--config demo`, by their files."""
-    out, expect = ["--config", str(shipped("base.yaml"))], False
-    for word in argv:
-        if word == "--config":
-            expect = True
-        elif expect or word.startswith("--config="):
-            out += ["--config", _config_file(word.removeprefix("--config="))]
-            expect = False
+def _with_configs(argv: list[str]) -> list[str]:
+    """`base` first, then the configs named, then all other words, so that a flag beats a config wherever it stands.
+
+    Shipped names, as in `--config demo`, become files. Where a run is resumed and no config named, its own is taken.
+    """
+    configs, words, rest = [str(shipped("base.yaml"))], [], iter(argv)
+    for word in rest:
+        if word == "--config" or word.startswith("--config="):
+            name = word.removeprefix("--config").removeprefix("=") or next(rest, "")
+            configs.append(_config_file(name))
         else:
-            out.append(word)
-    return out
+            words.append(word)
+    if len(configs) == 1 and (own := _config_of_resumed(words)) is not None:
+        configs.append(str(own))
+    return [word for path in configs for word in ("--config", path)] + words
 
 
 def _config_file(name: str) -> str:
+    if not name or name.startswith("--"):
+        raise UserError("--config needs the name of a shipped config or a YAML file")
     if Path(name).suffix in (".yaml", ".yml"):
         if not Path(name).is_file():
             raise UserError(f"no such config file: {name}")
@@ -221,25 +247,33 @@ def _config_file(name: str) -> str:
     return str(shipped(f"{name}.yaml"))
 
 
-def _write_environment(session: Session) -> None:
-    """What made this run: versions, machine, command, data."""
-    packages = ("torch", "lightning", "timm", "numpy", "h5py", "webdataset")
-    from importlib.metadata import version
+def _config_of_resumed(words: list[str]) -> Path | None:
+    given = [w.removeprefix("--resume=") for w in words if w.startswith("--resume=")]
+    given += [words[i + 1] for i, w in enumerate(words[:-1]) if w == "--resume"]
+    if not given or given[-1] in ("auto", "null"):
+        return None
+    folder = checkpoint.run_folder(given[-1])
+    return folder / "config.yaml" if folder is not None and (folder / "config.yaml").is_file() else None
 
+
+def _write_environment(session: Session, folder: Path) -> None:
+    """Keep and print what made this run: versions, machine, command, data."""
+    packages = ("torch", "lightning", "timm", "numpy", "h5py", "webdataset")
+    sheet = session.datamodule.describe()
     content = {
         "lewm": __version__,
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "accelerator": _accelerator()},
         "git": _git_revision(),
         "command": ["lewm", "fit", *sys.argv[2:]],
-        "data": session.datamodule.describe(),
+        "data": sheet,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    with written_atomically(session.run / "env.json") as temporary:
+    with written_atomically(folder / "env.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(_sizes(session.model.model))
     for part in ("train", "val", "test"):
-        counts = content["data"][part]
+        counts = sheet[part]
         line = f"{part}: {counts['episodes']} episodes, {counts['clips']} clips"
         print(line + (f"; {counts['too_short']} episodes too short for a clip" if counts["too_short"] else ""))
         if counts["clips"] == 0:
@@ -265,19 +299,12 @@ def _git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _print_metrics(metrics: dict[str, float]) -> None:
-    for name in sorted(metrics):
-        print(f"{name:32s} {metrics[name]:.6g}")
-
-
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
 def _quiet() -> None:
     """Silence advice of libraries that does not apply here; our own warnings are shown."""
-    import logging
-
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
@@ -289,5 +316,6 @@ def _quiet() -> None:
         ".*is not supported by the model summary.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*suggested max number of worker.*",
+        ".*callbacks used to create the checkpoint.*",  # evaluation needs none of them
     ):
         warnings.filterwarnings("ignore", message=text)

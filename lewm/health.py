@@ -53,17 +53,21 @@ class HealthMeter:
         z = model.encode(batch.pixels).float()
         context, target, w = z[:, :-1], z[:, 1:], batch.weight
 
-        def error(predicted: Tensor) -> Tensor:
-            return ((predicted.float() - target).square().mean((1, 2)) * w).sum()
+        def error_of(predicted: Tensor) -> Tensor:
+            return (predicted.float() - target).square().mean((1, 2))
+
+        predicted = model.predict(context, batch.actions)
 
         shuffled = batch.actions.roll(1, dims=0)  # every clip gets another clip's actions
+        others = w if len(w) > 1 else 0 * w  # alone it would get its own
         flat = z[w > 0].flatten(0, 1).double()
         added = {
             "clips": w.sum(),
-            "pred_loss": error(model.predict(context, batch.actions)),
-            "copy_last": error(context),
-            "zero_action": error(model.predict(context, torch.zeros_like(batch.actions))),
-            "shuffled_action": error(model.predict(context, shuffled)),
+            "pred_loss": (error_of(predicted) * w).sum(),
+            "copy_last": (error_of(context) * w).sum(),
+            "zero_action": (error_of(model.predict(context, torch.zeros_like(batch.actions))) * w).sum(),
+            "shuffled_action": (error_of(model.predict(context, shuffled)) * others).sum(),
+            "shuffled_from": (error_of(predicted) * others).sum(),
             "sigreg": self.sigreg(z, step, w) * w.sum(),
             "rows": flat.new_tensor(float(len(flat))),
             "z": flat.sum(0),
@@ -84,8 +88,10 @@ class HealthMeter:
         std = covariance.diagonal().clamp(min=0).sqrt()
         names = ("pred_loss", "sigreg", "copy_last", "straightness")
         found = {name: total[name] / clips for name in names if name in total}
-        for name in ("zero_action", "shuffled_action"):
-            found[f"{name}_ratio"] = total[name] / total["pred_loss"]
+        found["zero_action_ratio"] = total["zero_action"] / total["pred_loss"]
+        found["shuffled_action_ratio"] = (
+            total["shuffled_action"] / total["shuffled_from"]
+        )  # NaN if nothing was shuffled
         return found | {
             "loss": found["pred_loss"] + self.weight * found["sigreg"],
             "sigreg_gaussian": mean.new_tensor(self.sigreg.gaussian_value()),

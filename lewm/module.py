@@ -60,6 +60,11 @@ class LeWM(L.LightningModule):
         super().__init__()
         if history is not None and history < 1:
             raise UserError(f"model.history is {history}; it must be at least 1")
+        if history is not None and history > interface.history:
+            raise UserError(
+                f"model.history is {history}, but clips of {interface.history + 1} frames train no more than "
+                f"{interface.history}; raise data.num_frames or lower model.history"
+            )
         self.model = WorldModel(replace(interface, history=history or interface.history), **model)
         self.sigreg = SIGReg(directions=sigreg_directions, knots=sigreg_knots, knot_range=sigreg_range, seed=seed)
         self.sigreg_weight, self.lr, self.weight_decay = sigreg_weight, lr, weight_decay
@@ -122,13 +127,17 @@ class LeWM(L.LightningModule):
 
     def schedule_steps(self) -> int:
         """Optimiser steps over which the learning rate runs its course."""
+        if self.schedule_epochs is not None:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            return self.schedule_epochs * (len(data.train) // data.global_batch)
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError("the learning rate needs to know the run's length: set trainer.max_epochs or max_steps")
-        if self.schedule_epochs is not None:
-            assert self.trainer.max_epochs is not None
-            return round(steps / self.trainer.max_epochs * self.schedule_epochs)
         return int(steps)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Statistics are the checkpoint's, whatever data it meets now.
+        self.model.adopt(Interface.from_dict(checkpoint["lewm"]["interface"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lewm"] = describe(self.model)

@@ -159,5 +159,6 @@ def disturb(
 
 
 def recoloured(frames: UInt8[np.ndarray, "t h w c"]) -> UInt8[np.ndarray, "t h w c"]:
-    """Frames with their channels turned by one (red becomes green); a single channel is inverted."""
-    return 255 - frames if frames.shape[-1] == 1 else np.roll(frames, 1, axis=-1)
+    """Frames with their channels turned by one (red becomes green); inverted where all are grey."""
+    turned = np.roll(frames, 1, axis=-1)
+    return 255 - frames if np.array_equal(turned, frames) else turned

@@ -51,19 +51,29 @@ def pixel_reader(source: Source, train: Frames, width: int, *, seed: int = 0) ->
 
 
 def calibrated(model: M, pixels: UInt8[Tensor, "n h w c"]) -> M:
-    """Give an untrained model's encoder and projector the BatchNorm statistics of these frames, in place.
+    """Give an untrained model the BatchNorm statistics of these frames, in place: of its embeddings and predictions.
 
-    With the statistics that BatchNorm starts from, the control would be worse than an untrained network need be.
+    With the statistics that BatchNorm starts from, the control would be worse than an untrained network need be: a
+    prediction of another scale than the embedding is a constant error that hides every event.
     """
+    if len(pixels) < 2:
+        return model  # no spread to learn
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
     with torch.inference_mode():
-        for batch in pixels.split(256):
-            model.encode(batch[:, None].to(device_of(model)))  # type: ignore[operator, arg-type]
+        for batch in pixels.tensor_split(-(-len(pixels) // 256)):  # equal parts: BatchNorm refuses a single frame
+            z = model.encode(batch[:, None].to(device_of(model)))  # type: ignore[operator, arg-type]
+            if hasattr(model, "predict"):
+                model.predict(z, no_actions(model, z))  # type: ignore[operator]
     return model.eval()
+
+
+def no_actions(model: Any, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t k a"]:
+    """A block of zero actions, in the environment's units, after each frame."""
+    return z.new_zeros(*z.shape[:2], model.interface.frameskip, model.interface.action_dim, dtype=torch.float32)
 
 
 def shuffled_over_episodes(rows: Rows, *, seed: int = 0) -> Rows:

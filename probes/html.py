@@ -26,6 +26,8 @@ main { max-width: 980px; margin: 0 auto; padding: 2rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 0 0 .7rem; }
 p { margin: .4rem 0; }
+.warning { color: var(--bad); font-weight: 600; }
+.card, .soft, .warning { overflow-wrap: anywhere; }
 .soft { color: var(--soft); font-size: .9rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 1.2rem; margin: 1rem 0; }
@@ -66,6 +68,11 @@ def section(title: str, *parts: str) -> str:
 def paragraph(text: str, soft: bool = False) -> str:
     """A paragraph of plain text."""
     return f'<p class="soft">{escape(text)}</p>' if soft else f"<p>{escape(text)}</p>"
+
+
+def warning(text: str) -> str:
+    """A paragraph that cannot be overlooked."""
+    return f'<p class="warning">{escape(text)}</p>'
 
 
 def card(label: str, value: str, note: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from lewm.datasets.schema import Source
 from lewm.datasets.windows import action_blocks, clip_rows, frame_rows, num_starts
@@ -36,6 +36,21 @@ class Windows:
     def num_frames(self) -> int:
         """Frames of one window."""
         return self.context + self.blocks
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """What a model imagined in its windows, and how far that is from what came."""
+
+    windows: Windows
+    frameskip: int
+    errors: Float[np.ndarray, "4 w n"]  # in the order of `ERRORS`
+    last: Float[np.ndarray, "w d"]  # embedding of the context's last frame
+    ahead: Float[np.ndarray, "w n d"]  # imagined with the true actions
+
+    def rows(self, h: int) -> Int[np.ndarray, " w"]:
+        """The row that lies `h` blocks after each window's context."""
+        return self.windows.start + (self.windows.context - 1 + h) * self.frameskip
 
 
 def farthest(lengths: Int[np.ndarray, " e"], context: int, frameskip: int, blocks: int = BLOCKS) -> int:
@@ -98,26 +113,15 @@ def others(episode: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 @torch.inference_mode()
-def open_loop(model: Model, source: Source, episodes: Int[np.ndarray, " m"], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Latent error at horizons 1..n blocks, beside copy-last, zeroed actions and another window's actions.
-
-    The context is `history` real frames; the error is the mean square over dimensions, averaged over windows, with a
-    95 % interval over episodes. Every horizon is judged on the same windows.
-    """
-    context, frameskip = model.interface.history, model.interface.frameskip
+def imagine(model: Model, source: Source, episodes: Int[np.ndarray, " m"]) -> Imagined:
+    """Roll out windows of these episodes; the context is `history` real frames."""
+    frameskip, context = model.interface.frameskip, model.interface.history
     windows = choose_windows(source.lengths, episodes, context=context, frameskip=frameskip)
-    errors = window_errors(model, source, windows)  # (4, windows, n)
-    return [summarise(errors[:, :, h], windows.episode, h + 1, seed) for h in range(windows.blocks)]
-
-
-def window_errors(model: Model, source: Source, windows: Windows) -> np.ndarray:
-    """Errors of each window at each horizon, in the order of `ERRORS`: (4, windows, n)."""
-    frameskip, context = model.interface.frameskip, windows.context
     actions = read_actions(source, windows, frameskip)
     futures = actions[:, context - 1 :]
     # futures: (windows, s = 3, n, k, a): the true actions, none (zero in the environment's units), another window's
     futures = torch.stack([futures, torch.zeros_like(futures), futures[others(windows.episode)]], dim=1)
-    device, found = device_of(model), []
+    device, found, copied, imagined = device_of(model), [], [], []
     for low in track(range(0, len(actions), BATCH), "open loop"):
         chosen = np.arange(low, min(low + BATCH, len(actions)))
         z = model.encode(read_windows(source, windows, chosen, frameskip).to(device)).float()
@@ -126,12 +130,27 @@ def window_errors(model: Model, source: Source, windows: Windows) -> np.ndarray:
         true, last = z[:, None, context:], z[:, None, context - 1 : context].expand_as(z[:, None, context:])
         guesses = torch.cat([ahead[:, :1], last, ahead[:, 1:]], dim=1)  # (b, 4, n, d)
         found.append((guesses - true).square().mean(-1).cpu().double().numpy())
-    return np.concatenate(found).swapaxes(0, 1)
+        copied.append(last[:, 0, 0].cpu().numpy())
+        imagined.append(ahead[:, 0].cpu().numpy())
+    errors = np.concatenate(found).swapaxes(0, 1)
+    return Imagined(windows, frameskip, errors, np.concatenate(copied), np.concatenate(imagined))
+
+
+def open_loop(imagined: Imagined, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Latent error at horizons 1..n blocks, beside copy-last, zeroed actions and another window's actions.
+
+    The error is the mean square over dimensions, averaged over windows, with a 95 % interval over episodes. Every
+    horizon is judged on the same windows.
+    """
+    windows, errors = imagined.windows, imagined.errors
+    return [summarise(errors[:, :, h], windows.episode, h + 1, seed) for h in range(windows.blocks)]
 
 
 def summarise(errors: np.ndarray, episode: Int[np.ndarray, " w"], h: int, seed: int) -> dict[str, Any]:
     """One horizon: the mean of each error (4, windows) with its interval over episodes."""
     found: dict[str, Any] = {"h": h}
+    if len(episode) == 1:  # a single window has no other whose actions it could be given
+        errors = np.where(np.array(ERRORS)[:, None] == "shuffled_action_mse", np.nan, errors)
     for name, values in zip(ERRORS, errors, strict=True):
         interval = mean_interval(values, episode, seed=seed)
         found |= {name: float(values.mean()), f"{name}_ci95": interval.bounds}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from lewm import checkpoint as checkpoints
 from lewm.errors import UserError
 from lewm.paths import make_folder
 from lewm.probes import html, plots
+from lewm.probes.provenance import Checkpoint, newest_checkpoint, origin, outdated
 from lewm.probes.results import plain, write_text
-from lewm.probes.tables import number, with_interval
-from lewm.probes.verdict import judge, key_figures
+from lewm.probes.tables import PIXELS, number, with_interval
+from lewm.probes.verdict import Verdict, judge, key_figures
 
 EVALUATIONS = ("probe", "surprise", "plan")
 PANELS = {
@@ -44,10 +45,17 @@ class Known:
     environment: dict[str, Any]
     config: str
     results: dict[str, dict[str, Any]]
+    newest: Checkpoint | None
+
+    @property
+    def outdated(self) -> dict[str, str]:
+        """Evaluations that are not about the newest checkpoint, and why."""
+        found = {name: outdated(result, self.newest) for name, result in self.results.items()}
+        return {name: why for name, why in found.items() if why}
 
     @property
     def health(self) -> dict[str, float]:
-        """The last value of every logged number."""
+        """The last value of every logged number, finite or not."""
         return {name: float(values[-1]) for name, (_, values) in self.metrics.items()}
 
     @property
@@ -62,8 +70,8 @@ def report(run_folder: str | Path) -> Path:
     if not run.is_dir():
         raise UserError(f"no such run folder: {run}")
     known = look_into(run)
-    verdict = judge(known.health, known.results.get("probe"), known.results.get("surprise"))
-    figures = key_figures(known.health, known.results)
+    verdict = verdict_of(known)
+    figures = key_figures(known.health, known.results, known.newest)
     out = make_folder(run / "report")
     content = {
         "run": str(run),
@@ -72,6 +80,7 @@ def report(run_folder: str | Path) -> Path:
         "health": known.health,
         "environment": known.environment,
         "results": known.results,
+        "outdated": known.outdated,
         "missing": [name for name in EVALUATIONS if name not in known.results],
     }
     colour = {True: "good", False: "bad", None: ""}[verdict.good]
@@ -94,6 +103,21 @@ def report(run_folder: str | Path) -> Path:
     return out / "report.html"
 
 
+def verdict_of(known: Known) -> Verdict:
+    """The verdict on the newest checkpoint; evaluations of others are named and left out."""
+    kept = {name: result for name, result in known.results.items() if name not in known.outdated}
+    verdict = judge(known.health, kept.get("probe"), kept.get("surprise"))
+    left_out = [f"Not counted here: {name}, {why}." for name, why in known.outdated.items()]
+    return replace(verdict, reasons=[*verdict.reasons, *left_out])
+
+
+def about_result(known: Known, name: str) -> str:
+    """What an evaluation was measured on; visibly where that is not the run's newest checkpoint."""
+    text = origin(known.results[name])
+    measured = html.paragraph(f"Measured on {text}.", soft=True) if text else ""
+    return measured + (html.warning(f"Outdated: {known.outdated[name]}.") if name in known.outdated else "")
+
+
 def _title(run: Path) -> str:
     """A run's name and when it was begun."""
     return f"{run.resolve().parent.name}, {run.name}"
@@ -109,6 +133,7 @@ def look_into(run: Path) -> Known:
         read_json(run / "env.json") or {},
         config.read_text(encoding="utf-8") if config.is_file() else "",
         {name: result for name, result in found.items() if result is not None},
+        newest_checkpoint(run),
     )
 
 
@@ -123,7 +148,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """Columns of a metrics file, each with the steps at which it has a finite value."""
+    """Columns of a metrics file, each with the steps at which it has a value, finite or not."""
     if not path.is_file():
         return {}
     columns: dict[str, list[tuple[float, float]]] = {}
@@ -133,17 +158,22 @@ def read_metrics(path: Path) -> Metrics:
             for name, text in row.items():
                 value = as_number(text)
                 if name not in (None, "step", "epoch") and value is not None:
-                    columns.setdefault(name, []).append((i if step is None else step, value))
+                    columns.setdefault(name, []).append((i if step is None or not np.isfinite(step) else step, value))
     return {name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1]) for name, pairs in columns.items()}
 
 
 def as_number(text: Any) -> float | None:
-    """A finite number, or None."""
+    """A number, NaN and infinity among them, or None."""
     try:
-        value = float(text)
+        return float(text)
     except (TypeError, ValueError):
         return None
-    return value if np.isfinite(value) else None
+
+
+def finite(lines: Metrics) -> Metrics:
+    """The points that a plot can show; lines without any are left out."""
+    kept = {name: np.isfinite(values) for name, (_, values) in lines.items()}
+    return {name: (x[kept[name]], y[kept[name]]) for name, (x, y) in lines.items() if kept[name].any()}
 
 
 def not_yet(title: str, known: Known, command: str) -> str:
@@ -187,9 +217,8 @@ def sample_frames(known: Known) -> str:
 
 def training_section(known: Known) -> str:
     """Curves of everything that was logged."""
-    panels = {
-        title: {name: known.metrics[name] for name in names if name in known.metrics} for title, names in PANELS.items()
-    }
+    metrics = finite(known.metrics)
+    panels = {title: {name: metrics[name] for name in names if name in metrics} for title, names in PANELS.items()}
     panels = {title: lines for title, lines in panels.items() if lines}
     if not panels:
         return html.section("Training", html.paragraph("No metrics.csv with known columns in this run."))
@@ -202,7 +231,7 @@ def open_loop_section(known: Known) -> str:
     if result is None:
         return not_yet(title, known, "probe")
     if not result["open_loop"]:
-        return html.section(title, html.paragraph(str(result.get("open_loop_note"))))
+        return html.section(title, about_result(known, "probe"), html.paragraph(str(result.get("open_loop_note"))))
     rows = [
         (
             row["h"],
@@ -215,7 +244,8 @@ def open_loop_section(known: Known) -> str:
     about = f"{first['n']} windows of {first['episodes']} episodes, split {result['split']}; {first['ci_method']}."
     header = ("blocks ahead", "error [95 %]", "copy last", "zeroed actions", "actions of another window")
     picture = html.image_file(known.run / "report/probe/open_loop.png", "open-loop error by horizon")
-    return html.section(title, html.paragraph(about, soft=True), picture, html.table(header, rows))
+    head = (about_result(known, "probe"), html.paragraph(about, soft=True))
+    return html.section(title, *head, picture, html.table(header, rows))
 
 
 def probe_section(known: Known) -> str:
@@ -241,7 +271,20 @@ def probe_section(known: Known) -> str:
     header = ("quantity", "features", "linear MSE", "linear r [95 %]", "MLP MSE", "MLP r [95 %]")
     folder = known.run / "report/probe"
     pictures = [html.image_file(folder / f"{name}.png", name) for name in ("correlations", "scatter", "spectrum")]
-    return html.section(title, html.paragraph(about, soft=True), html.table(header, rows), *pictures)
+    head = (about_result(known, "probe"), html.paragraph(about, soft=True))
+    note = html.paragraph(f"{PIXELS}.", soft=True)
+    return html.section(title, *head, html.table(header, rows), note, horizon_table(result), *pictures)
+
+
+def horizon_table(result: dict[str, Any]) -> str:
+    """Quantities read out of imagined embeddings, by horizon."""
+    rows = [
+        (name if i == 0 else "", row["h"], with_interval(row["r"], row["r_ci95"]), number(row["copy_last_r"]))
+        for name, ahead in result.get("horizon", {}).items()
+        for i, row in enumerate(row for row in ahead if row["r"] is not None)
+    ]
+    header = ("quantity", "blocks ahead", "linear r from imagined [95 %]", "from the last real one")
+    return html.table(header, rows) if rows else ""
 
 
 def surprise_section(known: Known) -> str:
@@ -258,7 +301,8 @@ def surprise_section(known: Known) -> str:
     header = ("scorer", "event", "AUROC [95 %]", "effect size", "p, paired t", "p, Wilcoxon", "localised")
     folder = known.run / "report/surprise"
     pictures = [html.image_file(folder / f"{name}.png", name) for name in ("curves", "scores")]
-    return html.section(title, html.paragraph(about, soft=True), *pictures, html.table(header, rows))
+    head = (about_result(known, "surprise"), html.paragraph(about, soft=True))
+    return html.section(title, *head, *pictures, html.table(header, rows))
 
 
 def plan_section(known: Known) -> str:
@@ -274,7 +318,7 @@ def plan_section(known: Known) -> str:
     ]
     folder = known.run / "report/plan"
     pictures = [html.image_file(path, path.stem) for path in sorted(folder.glob("*.png"))]
-    return html.section(title, html.table(("", "n", "rate [95 %]"), rows), *pictures)
+    return html.section(title, about_result(known, "plan"), html.table(("", "n", "rate [95 %]"), rows), *pictures)
 
 
 def reproduce_section(known: Known) -> str:

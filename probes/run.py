@@ -17,11 +17,12 @@ from lewm.probes import results as io
 from lewm.probes.clips import KINDS, disturbed_triples, is_triples, read_triples
 from lewm.probes.controls import CALIBRATED, calibrated, calibration_frames, pixel_reader
 from lewm.probes.features import choose_frames, device_of, extract, model_reader, require_finite, together
+from lewm.probes.horizon import horizon
 from lewm.probes.latent import describe_latent
-from lewm.probes.open_loop import open_loop
+from lewm.probes.open_loop import Imagined, imagine, open_loop
 from lewm.probes.parts import Parts, measured_episodes, parts_of
 from lewm.probes.quantities import Observed, Values, observe, rows_of, score_both, score_controls
-from lewm.probes.seams import Model, Scale
+from lewm.probes.seams import Model, Probe, Scale
 from lewm.probes.surprise import Steps, aligned, allow_resize, check_fits, score_triples, scorers, summarise
 from lewm.probes.targets import load_quantities
 from lewm.progress import track
@@ -91,8 +92,13 @@ def probe(
     values = [observe(source, quantity, frames) for quantity in quantities]
     others = tuple(layer for layer in layers if layer != "embedding")
     observed = look(setting, source, Observed(frames, {}), ("embedding", *others))
-    measured, panels = measure(observed, values, others, seed)
-    windows, note = open_loop_or_why_not(setting.model, source, parts, seed)
+    measured, panels, read = measure(observed, values, others, seed)
+    imagined, note = imagine_or_why_not(setting.model, source, parts)
+    windows = open_loop(imagined, seed=seed) if imagined else []
+    ahead = {
+        v.quantity.name: horizon(source, v, probe, imagined, seed=seed) if imagined else []
+        for v, probe in zip(values, read, strict=True)
+    }
     latent = describe_latent(observed.features["test"]["embedding"])
     result = (
         setting.describe(data, source.fingerprint(), split)
@@ -100,7 +106,7 @@ def probe(
         | {"parts": {part: chosen.describe() for part, chosen in frames.items()}}
         | {"n_train": len(frames["train"].row), "n_test": len(frames["test"].row), "episodes_test": len(parts.test)}
         | measured
-        | {"latent": latent, "open_loop": windows, "open_loop_note": note}
+        | {"horizon": ahead, "latent": latent, "open_loop": windows, "open_loop_note": note}
     )
     figures = {
         "scatter": plots.scatter(panels),
@@ -136,17 +142,19 @@ def look(setting: Setting, source: Source, observed: Observed, layers: tuple[str
 
 def measure(
     observed: Observed, values: list[Values], others: tuple[str, ...], seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of every quantity by features and controls, and what the scatter plot shows."""
+) -> tuple[dict[str, Any], dict[str, Any], list[Probe]]:
+    """Scores of every quantity by features and controls, what the scatter plot shows, and the linear probes."""
     targets: dict[str, Any] = {}
     layers: dict[str, Any] = {layer: {"targets": {}} for layer in others}
     panels: dict[str, Any] = {}
+    linear: list[Probe] = []
     for each in track(values, "fitting probes"):
         quantity, components = each.quantity, each.quantity.components
         rows = rows_of(observed, each, "embedding")
         scores, probes = score_both(rows, components, seed=seed)
         about = {"unit": quantity.unit, "kind": quantity.kind, "column": quantity.column, "dropped": each.dropped}
         targets[quantity.name] = scores | {"controls": score_controls(observed, each, seed=seed)} | about
+        linear.append(probes["linear"])
         true = Scale.of(rows["train"].y)(rows["test"].y)
         for name, fitted in probes.items():
             label = f"{quantity.name}, {'MLP' if name == 'mlp' else name}"
@@ -154,17 +162,15 @@ def measure(
         for layer in others:
             rows = rows_of(observed, each, layer)
             layers[layer]["targets"][quantity.name] = score_both(rows, components, seed=seed)[0]
-    return {"targets": targets, "layers": layers}, panels
+    return {"targets": targets, "layers": layers}, panels, linear
 
 
-def open_loop_or_why_not(
-    model: Model, source: Source, parts: Parts, seed: int
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Open-loop errors on the test part, or none and the reason where its episodes are too short."""
+def imagine_or_why_not(model: Model, source: Source, parts: Parts) -> tuple[Imagined | None, str | None]:
+    """Rollouts on the test part, or none and the reason where its episodes are too short."""
     try:
-        return open_loop(model, source, parts.test, seed=seed), None
+        return imagine(model, source, parts.test), None
     except UserError as error:
-        return [], str(error)
+        return None, str(error)
 
 
 def surprise(

@@ -2,6 +2,12 @@
 
 Frames of one episode resemble each other, so an interval over frames would be far too narrow. Below `FEW` episodes the
 bootstrap is too narrow as well (it cannot invent episodes it has not seen), and closed forms take its place.
+
+At 20 to 30 episodes percentiles of a bounded statistic are still too narrow: they hold an AUROC of 0.9 or a clustered r
+in 86 to 90 % of samples, because both scatter skewly near their bounds and n episodes tell their own spread only
+roughly. So the bootstrap gives the standard error alone, on a scale where the statistic is about normal (logit of an
+AUROC, atanh of an r), and Student's t with n - 1 degrees of freedom gives the width:
+g +- t_{n-1, 0.975} * sd_boot(g), transformed back (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 12).
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 FEW = 20  # episodes below which the bootstrap is not trusted
 RESAMPLES = 2000
 LEVEL = 0.95
+METHOD = "bootstrap over episodes, Student's t on a transformed scale"
 BLOCK = 4_000_000  # counts drawn at once: 32 MB
 
 
@@ -45,14 +52,14 @@ def sums_by_group(values: Float[np.ndarray, "n ..."], labels: Int[np.ndarray, " 
     return sums
 
 
-def bootstrap(
+def resampled(
     sums: Float[np.ndarray, "e ..."],
     statistic: Callable[[np.ndarray], np.ndarray],
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> Interval:
-    """Percentile interval of a statistic that depends on additive sums per episode, over resampled episodes.
+) -> Float[np.ndarray, " r"]:
+    """A statistic that depends on additive sums per episode, over resampled episodes.
 
     Drawing episodes with replacement is drawing how often each one occurs, so the sums of all resamples are one
     matrix product, whatever the number of frames. `statistic` maps (resamples, ...) to (resamples,).
@@ -64,7 +71,7 @@ def bootstrap(
     for low in range(0, resamples, per_block := max(1, BLOCK // num)):
         counts = rng.multinomial(num, np.full(num, 1 / num), size=min(per_block, resamples - low))
         values.append(statistic((counts @ flat).reshape(-1, *sums.shape[1:])))
-    return percentiles(np.concatenate(values))
+    return np.concatenate(values)
 
 
 def percentiles(values: Float[np.ndarray, " r"]) -> Interval:
@@ -76,12 +83,38 @@ def percentiles(values: Float[np.ndarray, " r"]) -> Interval:
     return Interval(float(low), float(high), "bootstrap over episodes")
 
 
-def mean_interval(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: int = 0) -> Interval:
+def transformed_interval(
+    estimate: float, values: Float[np.ndarray, " r"], num: int, *, low: float, high: float, margin: float
+) -> Interval:
+    """g +- t_{num-1, 0.975} * sd(g), transformed back; g is the logit of the place between the bounds `low` and `high`.
+
+    For bounds -1 and 1 the logit is 2 atanh, for 0 and 1 the plain one. Values closer to a bound than `margin` (in
+    shares of the range) are moved there, lest one resample at the bound make the spread infinite.
+    """
+    from scipy.special import expit, logit
+    from scipy.stats import t
+
+    finite = values[np.isfinite(values)]
+    if len(finite) < 2 or not np.isfinite(estimate):
+        return Interval(np.nan, np.nan, "undefined")
+    if np.ptp(finite) <= 1e-12:  # every resample agrees
+        return Interval(estimate, estimate, "bootstrap over episodes")
+    span = high - low
+    centre, g = (logit(np.clip((x - low) / span, margin, 1 - margin)) for x in (estimate, finite))
+    half = float(t.ppf((1 + LEVEL) / 2, num - 1) * g.std(ddof=1))
+    bounds = low + span * expit(np.array([centre - half, centre + half]))
+    # The estimate is inside but for the margin and the last digit.
+    return Interval(min(float(bounds[0]), estimate), max(float(bounds[1]), estimate), METHOD)
+
+
+def mean_interval(
+    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: int = 0
+) -> Interval:
     """Interval of the mean of all rows; below `FEW` episodes Student's t on the linearised ratio of sums."""
     values = np.asarray(values, dtype=np.float64)
     sums = sums_by_group(np.stack([values, np.ones_like(values)], axis=1), labels)
     if len(sums) >= FEW:
-        return bootstrap(sums, lambda s: s[:, 0] / s[:, 1], seed=seed)
+        return percentiles(resampled(sums, lambda s: s[:, 0] / s[:, 1], seed=seed))
     if len(sums) < 2:
         return Interval(np.nan, np.nan, "undefined: one episode")
     from scipy.stats import t
@@ -104,15 +137,17 @@ def pearson_from_sums(sums: Float[np.ndarray, "r 6 c"]) -> Float[np.ndarray, " r
 def pearson_interval(
     x: Float[np.ndarray, "n c"], y: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], *, seed: int = 0
 ) -> Interval:
-    """Interval of the mean over components of r(x, y); below `FEW` episodes Fisher's z with n = episodes.
+    """Interval of the mean over components of r(x, y), on the atanh scale; below `FEW` episodes Fisher's z.
 
     Fisher's interval then counts each episode as a single frame, which errs on the wide side.
     """
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)  # the sums lose fewer digits
     sums = sums_by_group(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1), labels)
-    if len(sums) >= FEW:
-        return bootstrap(sums, pearson_from_sums, seed=seed)
-    return fisher_interval(float(pearson_from_sums(sums.sum(axis=0, keepdims=True))[0]), len(sums))
+    r = float(pearson_from_sums(sums.sum(axis=0, keepdims=True))[0])
+    if len(sums) < FEW:
+        return fisher_interval(r, len(sums))
+    values = resampled(sums, pearson_from_sums, seed=seed)
+    return transformed_interval(r, values, len(sums), low=-1.0, high=1.0, margin=1e-9)
 
 
 def fisher_interval(r: float, num: int) -> Interval:
@@ -145,8 +180,9 @@ def auroc_interval(
     *,
     seed: int = 0,
 ) -> Interval:
-    """Interval of the AUROC of paired scores, resampling groups (an episode, or a triple) with both their scores.
+    """Interval of the AUROC of paired scores, on the logit scale, resampling groups (an episode, or a triple).
 
+    A group is drawn with both its scores; resamples at 0 or 1 count as half a win of the num^2 from there.
     At 0 or 1, or where all pairs tie, every resample agrees, and below `FEW` groups they are too alike: there the
     exact interval of a rate is given, of AUROC * n successes in n = groups disjoint pairs, each won with a chance equal
     to the AUROC. At AUROC 1 its lower end is 0.025^(1/n), the two-sided form of the rule of three (Clopper and Pearson,
@@ -161,7 +197,9 @@ def auroc_interval(
     # weights: (resamples, n), how often each pair's group was drawn
     weights = rng.multinomial(num, np.full(num, 1 / num), size=RESAMPLES)[:, group].astype(np.float64)
     values = ((weights @ table) * weights).sum(axis=1) / weights.sum(axis=1) ** 2
-    return percentiles(values) if np.ptp(values) > 1e-9 else exact
+    if np.ptp(values) <= 1e-9:
+        return exact
+    return transformed_interval(float(table.mean()), values, num, low=0.0, high=1.0, margin=0.5 / num**2)
 
 
 def clopper_pearson(successes: float, num: int) -> Interval:
@@ -184,7 +222,9 @@ def wilson_interval(successes: int, num: int) -> Interval:
     return Interval(max(0.0, float(centre - half)), min(1.0, float(centre + half)), "Wilson")
 
 
-def means_by_group(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, " e"]:
+def means_by_group(
+    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " e"]:
     """Mean of each group's rows, so that a test counts every episode once."""
     sums = sums_by_group(np.stack([values, np.ones(len(values))], axis=1), labels)
     return sums[:, 0] / sums[:, 1]
@@ -218,6 +258,19 @@ def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:
     return float(differences.mean() / std) if std > 0 else float("nan")
 
 
-def rate(hits: Bool[np.ndarray, " n"]) -> dict[str, float | list[float]]:
-    """A fraction with its Wilson interval."""
-    return {"rate": float(hits.mean()), "ci95": wilson_interval(int(hits.sum()), len(hits)).bounds}
+def rate(
+    hits: Bool[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: int = 0
+) -> dict[str, float | list[float]]:
+    """A fraction with its interval: Wilson's, or one over groups where several rows are of one group."""
+    return {"rate": float(hits.mean()), "ci95": rate_interval(hits, labels, seed=seed).bounds}
+
+
+def rate_interval(hits: Bool[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: int = 0) -> Interval:
+    """Wilson's interval of independent rows; of grouped ones `mean_interval` in [0, 1], exact where rows all agree."""
+    num = len(np.unique(labels))
+    if num == len(hits):
+        return wilson_interval(int(hits.sum()), num)
+    if num < 2 or np.ptp(means_by_group(hits, labels)) == 0:
+        return clopper_pearson(float(hits.mean()) * num, num)
+    low, high, method = mean_interval(hits, labels, seed=seed)
+    return Interval(max(0.0, low), min(1.0, high), method)

@@ -81,7 +81,7 @@ def summarise(
             compare(perturbed, plain, group, seed)
             | {"p_paired_t": paired_t(differences), "p_wilcoxon": wilcoxon(differences)}
             | {"effect_size": cohens_dz(differences), "pairs": len(differences)}
-            | localisation(steps[:, KINDS.index(kind)], event)
+            | localisation(steps[:, KINDS.index(kind)], event, group, seed=seed)
         )
     found["physical_vs_visual"] = compare(physical, visual, group, seed)
     return found
@@ -92,16 +92,19 @@ def compare(positive: np.ndarray, negative: np.ndarray, group: np.ndarray, seed:
     interval = auroc_interval(positive, negative, group, seed=seed)
     return {
         "n": len(positive),
+        "groups": len(np.unique(group)),
         "auroc": auroc(positive, negative),
         "auroc_ci95": interval.bounds,
         "ci_method": interval.method,
     }
 
 
-def localisation(steps: Float[np.ndarray, "n i"], event: Int[np.ndarray, " n"]) -> dict[str, Any]:
-    """Fractions of clips whose largest step is the event's, or at most one step from it, with intervals."""
+def localisation(
+    steps: Float[np.ndarray, "n i"], event: Int[np.ndarray, " n"], group: Int[np.ndarray, " n"], *, seed: int = 0
+) -> dict[str, Any]:
+    """Fractions of clips whose largest step is the event's, or at most one step from it, with intervals over groups."""
     distance = np.abs(steps.argmax(axis=1) - event)
-    exact, near = rate(distance == 0), rate(distance <= 1)
+    exact, near = (rate(hits, group, seed=seed) for hits in (distance == 0, distance <= 1))
     return {
         "localised": exact["rate"],
         "localised_ci95": exact["ci95"],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+PIXELS = "pixels: principal components of pixels, as many numbers as the embedding has"
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for people, or a dash."""
@@ -12,11 +14,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.1e}" if value != 0 and abs(value) < 10**-digits else f"{value:.{digits}f}"
 
 
-def with_interval(value: float | None, bounds: list[float | None]) -> str:
+def with_interval(value: float | None, bounds: list[float | None], digits: int = 3) -> str:
     """0.974 [0.970, 0.978]."""
     if value is None:
         return "–"
-    return f"{number(value)} [{number(bounds[0])}, {number(bounds[1])}]"
+    return f"{number(value, digits)} [{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
 
 
 def print_probe(result: dict[str, Any]) -> None:
@@ -28,7 +30,8 @@ def print_probe(result: dict[str, Any]) -> None:
     title = (
         f"Probes, {result['parts']['test']['episodes']} episodes, {result['n_test']} frames, split {result['split']}"
     )
-    table = Table("quantity", "features", "linear MSE", "linear r [95 %]", "MLP MSE", "MLP r [95 %]", title=title)
+    header = ("quantity", "features", "linear MSE", "linear r [95 %]", "MLP MSE", "MLP r [95 %]")
+    table = Table(*header, title=title, caption=PIXELS)
     for name, target in result["targets"].items():
         rows = {"embedding": target}
         rows |= {layer: found["targets"][name] for layer, found in result["layers"].items()}

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from lewm.probes.tables import number
+from lewm.probes.provenance import Checkpoint, origin_note
+from lewm.probes.tables import number, with_interval
 
 COLLAPSED_STD = 0.1  # SIGReg aims at std 1 in every dimension
 COLLAPSED_RANK = 2.0
 BLIND_RATIO = 1.01  # wrong actions must raise the error by more than this
+TIE = 0.01  # AUROCs closer than this are the same to us
+REDUCED = "pixels reduced to as many numbers as the embedding"
+INPUTS = (
+    "train/loss",
+    "val/loss",
+    "val/pred_loss",
+    "val/copy_last",
+    "val/std_mean",
+    "val/effective_rank",
+    "val/shuffled_action_ratio",
+)
 Result = dict[str, Any]
 
 
@@ -32,7 +45,9 @@ class Figure:
 
 
 def judge(health: dict[str, float], probe: Result | None, surprise: Result | None) -> Verdict:
-    """Collapsed, predicting nothing, blind to actions, or healthy, from the last validation and the evaluations."""
+    """Diverged, collapsed, not predicting, blind to actions, or healthy, by the last validation and the evaluations."""
+    if lost := [name for name in INPUTS if not math.isfinite(health.get(name, 0.0))]:
+        return Verdict("diverged", False, [f"The last values of these are not finite: {', '.join(lost)}."])
     faults, fine = [], []
     for word, found in (
         ("collapsed", collapse(health, probe)),
@@ -81,7 +96,7 @@ def actions(health: dict[str, float], probe: Result | None) -> tuple[bool, str] 
         ratio = probe["open_loop"][0]["shuffled_action_ratio"]
     else:
         ratio = health.get("val/shuffled_action_ratio")
-    if ratio is None:
+    if ratio is None:  # a single window or clip has no other whose actions it could be given
         return None
     listens = ratio >= BLIND_RATIO
     says = "It uses its actions" if listens else "It is blind to its actions"
@@ -89,59 +104,102 @@ def actions(health: dict[str, float], probe: Result | None) -> tuple[bool, str] 
 
 
 def physics(surprise: Result) -> str | None:
-    """Whether teleports surprise the model, more than the pixel difference alone would tell."""
-    physical = surprise["kinds"]["physical"]
+    """Whether teleports surprise the model, beside new colours, an untrained network and the pixel difference."""
+    kinds, others = surprise["kinds"], surprise["baselines"]
+    physical, visual, over = kinds["physical"], kinds["visual"], surprise["physical_vs_visual"]
     low, high = physical["auroc_ci95"]
     if low is None:
         return None
-    pixel = surprise["baselines"]["pixel_difference"]["kinds"]["physical"]["auroc"]
     says = "Teleports surprise it" if low > 0.5 else "Whether teleports surprise it is not settled"
     if high < 0.5:
         says = "Teleports surprise it less than ordinary motion"
-    return f"{says}: AUROC {number(physical['auroc'], 2)}; the pixel difference alone gives {number(pixel, 2)}."
+    controls = [
+        f"{name} {number(others[key]['kinds']['physical']['auroc'], 2)}"
+        for key, name in (("untrained", "an untrained network"), ("pixel_difference", "the pixel difference alone"))
+        if key in others
+    ]
+    sentence = (
+        f"{says}: AUROC {auroc_of(physical)}, against {' and '.join(controls)}; a change of colour {auroc_of(visual)}, "
+        f"teleports over changes of colour {auroc_of(over)}"
+    )
+    return "; ".join([sentence, *caveats(surprise)]) + "."
+
+
+def auroc_of(scores: dict[str, Any]) -> str:
+    """An AUROC with its interval."""
+    return with_interval(scores["auroc"], scores["auroc_ci95"], 2)
+
+
+def caveats(surprise: Result) -> list[str]:
+    """What takes from the meaning of a high AUROC at teleports."""
+    found, kinds = [], surprise["kinds"]
+    seen_as_new = kinds["visual"]["auroc_ci95"][0]
+    if seen_as_new is not None and seen_as_new > 0.5:
+        found.append("a mere change of colour surprises it too")
+    pixel = surprise["baselines"].get("pixel_difference")
+    if pixel and pixel["kinds"]["physical"]["auroc"] >= kinds["physical"]["auroc"] - TIE:
+        found.append("this event needs no world model to be seen")
+    return found
 
 
 def against_controls(probe: Result) -> str | None:
-    """How many quantities are read better, linearly, than from an untrained network and from pixels."""
+    """How many quantities are read better, linearly, than from an untrained network and from reduced pixels."""
     targets = probe["targets"]
+    counts = {}
     for name in ("untrained", "pixels"):
-        if any(t["linear"]["r"] is None or t["controls"][name]["linear"]["r"] is None for t in targets.values()):
+        controls = [t["controls"][name]["linear"]["r"] for t in targets.values()]
+        if any(t["linear"]["r"] is None for t in targets.values()) or None in controls:
             return None
-    won = [
-        name
-        for name, t in targets.items()
-        if all(t["linear"]["r"] > t["controls"][c]["linear"]["r"] for c in ("untrained", "pixels"))
-    ]
+        lows = [t["linear"]["r_ci95"][0] for t in targets.values()]
+        counts[name] = sum(low is not None and low > r for low, r in zip(lows, controls, strict=True))
+    of = f"of {len(targets)} physical quantities"
     return (
-        f"Of {len(targets)} physical quantities a linear probe reads {len(won)} better from the embedding than from "
-        "an untrained network and from pixels."
+        f"A linear probe reads {counts['untrained'] or 'none'} {of} better from the embedding than from an untrained "
+        f"network, and {counts['pixels'] or 'none'} better than from {REDUCED} (better: the whole interval of r is "
+        "above the control's r)."
     )
 
 
-def key_figures(health: dict[str, float], results: dict[str, Result]) -> list[Figure]:
-    """The numbers that a reader looks for first."""
+def key_figures(health: dict[str, float], results: dict[str, Result], newest: Checkpoint | None = None) -> list[Figure]:
+    """The numbers that a reader looks for first; each note ends with what it was measured on."""
+    makers = {"probe": probe_figures, "surprise": surprise_figures, "plan": plan_figures}
     found = []
-    if probe := results.get("probe"):
-        for name, target in list(probe["targets"].items())[:3]:
-            low, high = target["linear"]["r_ci95"]
-            note = f"95 %: {number(low)} to {number(high)}; MLP {number(target['mlp']['r'])}"
-            found.append(Figure(f"{name}, linear r", number(target["linear"]["r"]), note))
-        if probe["open_loop"]:
-            row = probe["open_loop"][0]
-            note = f"copying the last costs {number(row['copy_last_ratio'], 2)} times as much"
-            found.append(Figure("error one block ahead", number(row["mse"]), note))
-    if surprise := results.get("surprise"):
-        physical = surprise["kinds"]["physical"]
-        low, high = physical["auroc_ci95"]
-        note = f"95 %: {number(low, 2)} to {number(high, 2)}; n = {physical['n']}"
-        found.append(Figure("surprise at teleports, AUROC", number(physical["auroc"]), note))
-    if plan := results.get("plan"):
-        success = plan["success"]
-        low, high = success["ci95"]
-        note = f"95 %: {100 * low:.0f} to {100 * high:.0f} %; n = {success['n']}"
-        found.append(Figure("planning success", f"{100 * success['rate']:.0f} %", note))
+    for name, make in makers.items():
+        if result := results.get(name):
+            about = origin_note(result, newest)
+            found += [Figure(f.label, f.value, f"{f.note}; {about}" if about else f.note) for f in make(result)]
     if "val/effective_rank" in health:
         found.append(
-            Figure("effective rank", number(health["val/effective_rank"], 1), "of the latent space, validation")
+            Figure("effective rank", number(health["val/effective_rank"], 1), "of the latent space, last validation")
         )
     return found
+
+
+def probe_figures(probe: Result) -> list[Figure]:
+    """The first three quantities and the error one block ahead."""
+    found = []
+    for name, target in list(probe["targets"].items())[:3]:
+        low, high = target["linear"]["r_ci95"]
+        note = f"95 %: {number(low)} to {number(high)}; MLP {number(target['mlp']['r'])}"
+        found.append(Figure(f"{name}, linear r", number(target["linear"]["r"]), note))
+    if probe["open_loop"]:
+        row = probe["open_loop"][0]
+        note = f"copying the last costs {number(row['copy_last_ratio'], 2)} times as much"
+        found.append(Figure("error one block ahead", number(row["mse"]), note))
+    return found
+
+
+def surprise_figures(surprise: Result) -> list[Figure]:
+    """The AUROC at teleports."""
+    physical = surprise["kinds"]["physical"]
+    low, high = physical["auroc_ci95"]
+    note = f"95 %: {number(low, 2)} to {number(high, 2)}; n = {physical['n']}"
+    return [Figure("surprise at teleports, AUROC", number(physical["auroc"]), note)]
+
+
+def plan_figures(plan: Result) -> list[Figure]:
+    """The success rate."""
+    success = plan["success"]
+    low, high = success["ci95"]
+    note = f"95 %: {100 * low:.0f} to {100 * high:.0f} %; n = {success['n']}"
+    return [Figure("planning success", f"{100 * success['rate']:.0f} %", note)]

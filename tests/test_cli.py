@@ -12,6 +12,7 @@ import pytest
 from conftest import TINY_FLAGS, flat_columns
 
 from lewm.cli import COMMANDS, HELP, TRAINER_COMMANDS, main
+from lewm.datasets.split import part_of
 
 
 def refused(capsys, argv: list[str]) -> str:
@@ -115,6 +116,39 @@ def test_a_global_batch_that_ranks_cannot_share(flat_file, tmp_path):
     assert done.stderr.count("lewm: error: data.global_batch is 7, not a multiple of 2 ranks") == 1
 
 
+def test_damage_found_by_a_loaders_worker_is_one_line_too(capsys, flat_file, tmp_path):
+    main(["convert", str(flat_file), str(tmp_path / "out"), "--codec", "zstd"])
+    from lewm.datasets.schema import open_source
+
+    source = open_source(tmp_path / "out")
+    content = bytearray((tmp_path / "out" / "shard-000000.tar").read_bytes())
+    for e in source_episodes(source):
+        member = source._episodes[e][1]["frames.lwf"]
+        content[member.offset + member.size - 3] ^= 1
+    (tmp_path / "out" / "shard-000000.tar").write_bytes(content)
+    flags = ("--data.num_workers=1", f"--trainer.default_root_dir={tmp_path / 'r'}", "--trainer.max_epochs=1")
+    message = refused(capsys, fit(tmp_path / "out", *flags))
+    assert "frame" in message
+    assert "inspect --verify" in message
+
+
+def source_episodes(source) -> range:
+    return range(len(source.lengths))
+
+
+def test_an_empty_test_split_is_refused_by_evaluators_and_noticed_by_fit(capsys, write_flat, tmp_path):
+    path = write_flat(flat_columns([30, 30, 30]))
+    flags = (f"--trainer.default_root_dir={tmp_path / 'r'}", "--trainer.max_steps=1", "--trainer.max_epochs=-1")
+    seed = next(s for s in range(99) if all(part_of(s, str(10**15 + 7919 * e)) == "train" for e in range(3)))
+    assert main(fit(path, *flags, f"--data.split_seed={seed}")) == 0
+    printed = capsys.readouterr().out
+    assert "notice: the val split is empty" in printed
+    assert "notice: the test split is empty" in printed
+    (run,) = (tmp_path / "r" / "lewm").iterdir()
+    for command in ("test", "validate", "predict"):
+        assert "holds no clip" in refused(capsys, [command, f"--resume={run}"])
+
+
 def test_a_model_is_needed_to_validate(capsys, flat_file):
     assert "needs a model" in refused(capsys, ["validate", *fit(flat_file)[1:]])
 
@@ -131,6 +165,8 @@ def test_a_model_is_needed_to_validate(capsys, flat_file):
         (["collect", "two_room", "--out", "x", "--episodes", "0"], "at least one"),
         (["probe", "nothing", "--data", "x"], "no such checkpoint or run"),
         (["report", "nothing"], "no such run"),
+        (["collect", "two_room", "--out", "x", "--workers", "-1"], "must not be negative"),
+        (["collect", "two_room", "--out", "x", "--triples", "-3"], "must not be negative"),
     ],
 )
 def test_other_slips(capsys, tmp_path, monkeypatch, argv, message):

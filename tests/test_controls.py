@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from lewm import checkpoint as checkpoints
 from lewm.probes.controls import calibrated, constant_score, shuffled_over_episodes, small_pixels
 from lewm.probes.linear import fit_linear
 from lewm.probes.scores import score_probe
@@ -63,6 +65,16 @@ def test_calibration_gives_batchnorm_the_statistics_of_the_frames():
     assert not model.training and not model.norm.training
     assert z.mean(0).abs().max() < 0.05
     assert (z.std(0) - 1).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("frames", [2, 64, 257])
+def test_calibration_reaches_every_batchnorm_and_takes_any_number_of_frames(tiny_model, frames):
+    fresh = checkpoints.untrained(tiny_model, 0)
+    calibrated(fresh, torch.randint(0, 256, (frames, 16, 16, 3), dtype=torch.uint8))
+    norms = [m for m in fresh.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 2  # of the projector and of the prediction head
+    assert all(int(norm.num_batches_tracked) == -(-frames // 256) for norm in norms)  # type: ignore[arg-type]
+    assert not fresh.training
 
 
 def test_small_pixels_average_large_frames_and_keep_small_ones():

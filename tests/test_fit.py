@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from conftest import TINY_FLAGS, flat_columns
 import lewm
 from lewm import checkpoint
 from lewm.cli import main
+from lewm.errors import UserError
 
 
 @pytest.fixture
@@ -96,6 +98,102 @@ def _after(line: str, header: str, step: int) -> bool:
     return value.isdigit() and int(value) > step
 
 
+def test_going_on_from_an_earlier_checkpoint_drops_the_log_and_sets_aside_the_checkpoints_after_it(
+    data, tmp_path, capsys
+):
+    flags = [
+        "--trainer.max_epochs=-1",
+        "--trainer.log_every_n_steps=1",
+        "--checkpoint_every=5",
+        "--trainer.max_steps=12",
+    ]
+    fit(data, tmp_path, *flags)
+    run = run_of(tmp_path)
+    before, log = final_weights(run), losses(run)
+    assert main(["fit", f"--resume={run / 'checkpoints' / 'step=10.ckpt'}"]) == 0  # with the run's own config
+    assert "set aside step=12.ckpt" in capsys.readouterr().err
+    assert losses(run) == log
+    assert all(torch.equal(tensor, before[name]) for name, tensor in final_weights(run).items())
+
+
+def test_a_flag_beats_a_config_wherever_it_stands(data, tmp_path):
+    fit(data, tmp_path, "--trainer.max_steps=2", "--trainer.max_epochs=-1")
+    run = run_of(tmp_path)
+    argv = [f"--resume={run}", "--trainer.max_steps=3", f"--config={run / 'config.yaml'}"]
+    assert main(["fit", *argv]) == 0
+    assert run_of(tmp_path) == run
+    assert checkpoint.resolve(run).name == "step=3.ckpt"
+
+
+def test_training_saves_through_our_own_writer(data, tmp_path, monkeypatch, capsys):
+    def full(content, path):
+        raise UserError(f"cannot write {path}: no space")
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    assert fit(data, tmp_path, "--trainer.max_steps=1", "--trainer.max_epochs=-1") == 2
+    assert "no space" in capsys.readouterr().err
+
+
+def test_two_runs_of_one_second_get_folders_of_their_own(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda *args: "20260101-000000")
+    for _ in range(2):
+        assert fit(data, tmp_path, "--trainer.max_steps=1", "--trainer.max_epochs=-1") == 0
+    assert sorted(p.name for p in (tmp_path / "lewm").iterdir()) == ["20260101-000000", "20260101-000000-1"]
+
+
+def test_a_terminated_run_saves_and_can_go_on(data, tmp_path):
+    command = [sys.executable, "-m", "lewm", "fit", *TINY_FLAGS, f"--data.path={data}", "--data.frameskip=2"]
+    command += [f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=100000", "--trainer.max_epochs=-1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("lewm/*/metrics.csv")):
+        assert time.monotonic() < deadline, "the run never began"
+        time.sleep(0.2)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert checkpoint.step_of(checkpoint.resolve(run_of(tmp_path))) > 0
+
+
+@pytest.mark.parametrize(
+    "change", ["--data.split_seed=5", "--data.num_frames=3", "--data.seed=1", "--data.global_batch=4"]
+)
+def test_a_run_goes_on_only_with_the_split_and_order_it_began_with(data, tmp_path, change, capsys):
+    flags = ("--trainer.max_steps=2", "--trainer.max_epochs=-1", "--model.history=2")
+    fit(data, tmp_path, *flags)
+    for command in ("fit", "test"):
+        argv = [command, f"--resume={run_of(tmp_path)}", change]
+        assert main(argv) == 2
+        assert f"was trained with {change[2:].split('=')[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:step:UserWarning")
+def test_statistics_are_the_checkpoints_whatever_data_it_meets(data, write_flat, tmp_path, capsys):
+    fit(data, tmp_path, "--trainer.max_steps=3", "--trainer.max_epochs=-1")
+    other = flat_columns([30] * 16)
+    other["action"] = other["action"] * 7 + 3
+    argv = [f"--resume={run_of(tmp_path)}", "--data.allow_data_change=true"]
+    printed = []
+    for path in (data, write_flat(other, "other.h5")):
+        capsys.readouterr()
+        assert main(["test", *argv, f"--data.path={path}"]) == 0
+        printed.append(next(line for line in capsys.readouterr().out.splitlines() if "pred_loss" in line))
+    assert printed[0] != printed[1]  # statistics of the other data would have hidden the change
+
+
+def test_a_history_longer_than_training_shows_is_refused(data, tmp_path, capsys):
+    assert fit(data, tmp_path, "--data.num_frames=3", "--model.history=3") == 2
+    assert "train no more than 2" in capsys.readouterr().err
+
+
+def test_a_cosine_over_more_epochs_than_are_run_also_with_a_limit_on_steps(data, tmp_path):
+    flags = ("--trainer.max_steps=12", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1")
+    fit(data, tmp_path, *flags, "--model.schedule_epochs=100", "--model.warmup=0")
+    rates = losses(run_of(tmp_path), "lr-AdamW")
+    assert min(rates) > 0.98e-3
+
+
 def test_shards_and_file_train_to_the_same_weights(data, tmp_path):
     from lewm.datasets.convert import convert
 
@@ -122,6 +220,17 @@ def test_two_processes_follow_one_at_the_same_global_batch(data, tmp_path):
     two = run_of(tmp_path / "two")
     assert losses(two) == pytest.approx(losses(run_of(tmp_path / "one")), abs=1e-4)
     assert len(losses(two)) == 20
+
+
+def test_two_processes_go_on_with_a_run_in_its_folder(data, tmp_path):
+    fit(data, tmp_path, "--trainer.max_steps=4", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1")
+    run = run_of(tmp_path)
+    command = [sys.executable, "-m", "lewm", "fit", f"--resume={run}", "--trainer.max_steps=6"]
+    command += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert run_of(tmp_path) == run
+    assert len(losses(run)) == 6
 
 
 @pytest.mark.filterwarnings("ignore:step:UserWarning")  # noise cannot be learned, and the run says so

@@ -6,7 +6,12 @@ import torch
 
 from lewm.clip import Interface
 from lewm.errors import UserError
-from lewm.probes.open_loop import choose_windows, farthest, open_loop, others
+from lewm.probes.horizon import horizon
+from lewm.probes.linear import LinearProbe
+from lewm.probes.open_loop import choose_windows, farthest, imagine, open_loop, others
+from lewm.probes.quantities import Values
+from lewm.probes.seams import Scale
+from lewm.probes.targets import Quantity
 
 
 class CountingSource:
@@ -50,7 +55,7 @@ EPISODES = np.arange(24)
 
 
 def test_an_exact_model_has_no_error_at_any_horizon_and_its_baselines_do():
-    rows = open_loop(ExactModel(), CountingSource([40] * 24), EPISODES)
+    rows = open_loop(imagine(ExactModel(), CountingSource([40] * 24), EPISODES))
     assert [row["h"] for row in rows] == list(range(1, 9))
     for row in rows:
         assert row["mse"] == 0 and row["mse_ci95"] == [0, 0]
@@ -61,7 +66,7 @@ def test_an_exact_model_has_no_error_at_any_horizon_and_its_baselines_do():
 
 def test_copy_last_is_the_mean_squared_motion_over_the_horizon():
     source = CountingSource([14] * 24)
-    rows = open_loop(ExactModel(history=1), source, EPISODES)
+    rows = open_loop(imagine(ExactModel(history=1), source, EPISODES))
     windows = choose_windows(source.lengths, EPISODES, context=1, frameskip=2)
     for row in rows:
         moved = [
@@ -72,9 +77,44 @@ def test_copy_last_is_the_mean_squared_motion_over_the_horizon():
 
 
 def test_a_blind_model_does_as_well_with_any_actions():
-    for row in open_loop(ExactModel(blind=True), CountingSource([40] * 24), EPISODES):
+    for row in open_loop(imagine(ExactModel(blind=True), CountingSource([40] * 24), EPISODES)):
         assert row["shuffled_action_ratio"] == row["zero_action_ratio"] == 1
         assert row["mse"] == row["copy_last_mse"]
+
+
+def test_a_single_window_says_nothing_about_other_actions():
+    (row, *_) = open_loop(imagine(ExactModel(blind=True), CountingSource([7]), np.arange(1)))
+    assert row["n"] == 1
+    assert np.isnan([row["shuffled_action_mse"], row["shuffled_action_ratio"], *row["shuffled_action_mse_ci95"]]).all()
+    assert np.isfinite([row["mse"], row["zero_action_ratio"]]).all()
+
+
+class Positions:
+    """The counting source with its position as a column."""
+
+    def __init__(self, source):
+        self.source, self.lengths = source, source.lengths
+
+    def column(self, name, episode):
+        return np.concatenate([[0], np.cumsum(self.source.actions(episode)[:-1, 0])])[:, None]
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_quantities_are_read_from_imagined_embeddings_at_the_row_they_are_of(blind):
+    source = CountingSource([40] * 24)
+    imagined = imagine(ExactModel(blind=blind), source, EPISODES)
+    y = {"train": np.array([[0.0], [20.0], [40.0]])}
+    values = Values(Quantity(name="position", column="p", slice=(0, 1)), y, {})
+    scale = Scale.of(y["train"])
+    probe = LinearProbe(scale, np.ones((1, 1)), np.zeros(1), 0.0)
+    rows = horizon(Positions(source), values, probe, imagined)
+    assert [row["h"] for row in rows] == list(range(1, 9))
+    for row, error in zip(rows, open_loop(imagined), strict=True):
+        assert row["mse"] == pytest.approx(error["mse"] / scale.std[0] ** 2, abs=1e-10)
+        assert row["copy_last_mse"] == pytest.approx(error["copy_last_mse"] / scale.std[0] ** 2)
+        assert row["r"] == pytest.approx(row["copy_last_r"] if blind else 1)
+        assert row["r_ci95"][0] - 1e-9 <= row["r"] <= row["r_ci95"][1] + 1e-9
+    assert rows[-1]["copy_last_r"] < 0.99
 
 
 @pytest.mark.parametrize("context", [1, 3])

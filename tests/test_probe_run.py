@@ -83,6 +83,9 @@ def test_probe_writes_what_the_design_asks_for(probed, run, capsys):
     assert {"lewm", "torch", "numpy"} <= set(probed["versions"])
     assert set(probed["data"]) == {"path", "fingerprint"}
     assert set(probed["open_loop"][0]) >= {"h", "mse", "mse_ci95", "copy_last_mse", "shuffled_action_mse", "n"}
+    ahead = probed["horizon"]["agent_position"]
+    assert [row["h"] for row in ahead] == [row["h"] for row in probed["open_loop"]]
+    assert all(set(row) >= {"h", "r", "r_ci95", "mse", "copy_last_r", "n"} for row in ahead)
     for name in ("scatter", "correlations", "spectrum", "open_loop"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert not list(out.glob(".*"))  # no temporary files
@@ -103,7 +106,7 @@ def test_result_csv_holds_every_value_of_result_json(probed, run):
 
 def test_the_same_seed_gives_the_same_numbers(probed, run, data, tmp_path):
     again = probe(run, data=data, max_frames=300, out=tmp_path / "again")
-    for name in ("targets", "layers", "open_loop", "latent", "parts"):
+    for name in ("targets", "layers", "horizon", "open_loop", "latent", "parts"):
         assert again[name] == probed[name]
 
 

@@ -4,8 +4,10 @@ import re
 import numpy as np
 import pytest
 
+from lewm import checkpoint as checkpoints
 from lewm.errors import UserError
 from lewm.probes.report import read_metrics, report
+from lewm.probes.results import identify
 from lewm.probes.verdict import judge, key_figures
 
 HEALTHY = {
@@ -29,6 +31,9 @@ def probe_result():
     for name, factor in (("copy_last", 4), ("zero_action", 2), ("shuffled_action", 3)):
         row |= {f"{name}_mse": 0.05 * factor, f"{name}_ratio": factor}
     return {
+        "checkpoint": {"path": "x/step=400.ckpt", "sha256": "a" * 64, "step": 400},
+        "data": {"path": "data/rooms.h5", "fingerprint": "f"},
+        "horizon": {"<b>q</b>": [{"h": 1, "r": 0.8, "r_ci95": [0.7, 0.9], "mse": 0.3, "copy_last_r": 0.41}]},
         "command": "lewm probe RUN --data '<b>data</b>'",
         "split": "test",
         "how": "trained on train",
@@ -44,7 +49,12 @@ def probe_result():
 def surprise_result():
     kind = {"n": 20, "auroc": 0.9, "auroc_ci95": [0.8, 0.97], "effect_size": 1.2, "p_paired_t": 1e-4}
     both = {"kinds": {"visual": kind, "physical": kind | {"localised": 0.8}}, "physical_vs_visual": kind}
-    return both | {"command": "lewm surprise", "n": 20, "clips": "triples", "baselines": {"pixel_difference": both}}
+    return both | {
+        "command": "lewm surprise",
+        "n": 20,
+        "clips": "triples",
+        "baselines": {"pixel_difference": both, "untrained": both},
+    }
 
 
 def write(folder, name, content):
@@ -118,7 +128,96 @@ def test_held_out_evaluations_count_more_than_the_last_validation():
     assert judge(HEALTHY, blind, None).word == "blind to actions"
     assert judge({}, None, None).good is None
     reasons = " ".join(judge({}, probe_result(), surprise_result()).reasons)
-    assert "reads 1 better" in reasons and "Teleports surprise it: AUROC 0.90" in reasons
+    assert "Teleports surprise it: AUROC 0.90" in reasons
+
+
+def test_reading_better_than_reduced_pixels_is_claimed_only_where_it_is_so():
+    better, worse = probe_result(), probe_result()
+    (target,) = worse["targets"].values()
+    target["controls"] = target["controls"] | {"pixels": {"linear": scores(0.85), "mlp": scores(0.9)}}
+    says = [judge({}, result, None).reasons[-1] for result in (better, worse)]
+    assert all("pixels reduced to as many numbers as the embedding" in each for each in says)
+    assert "reads 1 of 1 physical quantities better" in says[0] and "and 1 better than from pixels" in says[0]
+    assert "reads 1 of 1 physical quantities better" in says[1] and "and none better than from pixels" in says[1]
+
+
+def surprise_with(physical, visual, pixel, untrained=0.55):
+    def kinds(p, v):
+        return {
+            k: {"n": 20, "auroc": a, "auroc_ci95": [a - 0.1, a + 0.05]} for k, a in (("physical", p), ("visual", v))
+        }
+
+    return {
+        "kinds": kinds(physical, visual),
+        "physical_vs_visual": {"auroc": 0.7, "auroc_ci95": [0.6, 0.8]},
+        "baselines": {"pixel_difference": {"kinds": kinds(pixel, 0.9)}, "untrained": {"kinds": kinds(untrained, 0.5)}},
+    }
+
+
+def test_the_verdict_on_teleports_names_its_controls_and_what_they_take_away():
+    (fine,) = judge({}, None, surprise_with(0.9, 0.5, 0.6)).reasons
+    for text in ("0.90 [0.80, 0.95]", "untrained network 0.55", "colour 0.50 [0.40, 0.55]", "0.70 [0.60, 0.80]"):
+        assert text in fine
+    assert "surprises it too" not in fine and "needs no world model" not in fine
+    (coloured,) = judge({}, None, surprise_with(0.9, 0.7, 0.6)).reasons
+    assert "a mere change of colour surprises it too" in coloured
+    (plain,) = judge({}, None, surprise_with(0.9, 0.5, 0.895)).reasons
+    assert "this event needs no world model to be seen" in plain
+
+
+@pytest.mark.parametrize("lost", ["nan", "inf"])
+def test_a_run_whose_last_validation_is_not_finite_has_diverged(tmp_path, lost):
+    header = ",".join(["step", *HEALTHY])
+    fine, bad = ",".join(map(str, [10, *HEALTHY.values()])), f"20,0.9,40.0,{lost},0.4,3.0"
+    (tmp_path / "metrics.csv").write_text("\n".join([header, fine, bad]))
+    write(tmp_path, "probe", probe_result())
+    page = report(tmp_path).read_text()
+    assert "<strong>Diverged</strong>" in page and "not finite: val/pred_loss" in page
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["verdict"]["word"] == "diverged" and content["verdict"]["good"] is False
+    assert content["health"]["val/pred_loss"] is None
+
+
+def test_whether_a_model_uses_its_actions_is_not_known_from_one_window():
+    single = probe_result()
+    single["open_loop"][0] |= {"shuffled_action_mse": None, "shuffled_action_ratio": None}
+    verdict = judge({}, single, None)
+    assert verdict.word == "healthy" and not any("actions" in reason for reason in verdict.reasons)
+
+
+def write_checkpoint(run, model, step):
+    path = run / "checkpoints" / f"step={step}.ckpt"
+    path.parent.mkdir(exist_ok=True)
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    checkpoints.write({"lewm": checkpoints.describe(model), "state_dict": state, "global_step": step}, path)
+    return identify(path)
+
+
+def test_results_say_what_they_are_of_and_count_only_for_the_newest_checkpoint(tmp_path, tiny_model):
+    blind = probe_result()
+    blind["open_loop"][0]["shuffled_action_ratio"] = 1.0
+    blind["checkpoint"] = write_checkpoint(tmp_path, tiny_model, 400)
+    write(tmp_path, "probe", blind)
+    page = report(tmp_path).read_text()
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["verdict"]["word"] == "blind to actions" and content["outdated"] == {}
+    assert page.count("Measured on step 400, data/rooms.h5, split test.") == 2  # open loop and quantities
+    assert content["figures"][0]["note"].endswith("; step 400, data/rooms.h5, split test")
+
+    write_checkpoint(tmp_path, tiny_model, 800)
+    page = report(tmp_path).read_text()
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["verdict"]["word"] == "not judged yet"
+    assert content["verdict"]["reasons"] == ["Not counted here: probe, measured on step 400, the run is at step 800."]
+    assert page.count("Outdated: measured on step 400, the run is at step 800.") == 2
+    assert content["figures"][0]["note"].endswith("; measured on step 400, the run is at step 800")
+
+
+def test_the_report_shows_quantities_read_from_imagined_embeddings(tmp_path):
+    write(tmp_path, "probe", probe_result())
+    page = report(tmp_path).read_text()
+    assert "0.800 [0.700, 0.900]" in page and "0.410" in page and "<b>q" not in page
+    assert "as many numbers as the embedding has" in page
 
 
 def test_key_figures_carry_their_interval():
@@ -130,7 +229,8 @@ def test_key_figures_carry_their_interval():
 def test_metrics_with_gaps_and_words_are_read(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,step,a,b\n0,5,1.5,\n0,9,,nan\n1,12,2.5,word\n")
     metrics = read_metrics(tmp_path / "metrics.csv")
-    assert set(metrics) == {"a"}
+    assert set(metrics) == {"a", "b"}
+    assert metrics["b"][0].tolist() == [9] and np.isnan(metrics["b"][1]).all()
     assert np.array_equal(metrics["a"], [[5, 12], [1.5, 2.5]])
 
 

@@ -12,6 +12,7 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "probes": 5,
     "module": 4,
     "callbacks": 4,
+    "runs": 4,
     "doctor": 4,
     "checkpoint": 3,
     "interop": 3,

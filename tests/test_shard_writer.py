@@ -50,6 +50,37 @@ def test_resuming_with_another_source_is_refused(flat_file, write_flat, tmp_path
         convert(write_flat(columns, "other.h5"), tmp_path / "out", resume=True)
 
 
+def test_a_finished_conversion_is_not_taken_for_that_of_another_source(flat_file, write_flat, tmp_path):
+    from conftest import flat_columns
+
+    convert(flat_file, tmp_path / "out")
+    convert(flat_file, tmp_path / "out", resume=True)
+    with pytest.raises(UserError, match="another source"):
+        convert(write_flat(flat_columns([5, 5]), "other.h5"), tmp_path / "out", resume=True)
+
+
+def test_an_interrupted_conversion_does_not_go_on_from_other_content_under_the_same_keys(
+    write_flat, tmp_path, monkeypatch
+):
+    from conftest import flat_columns
+
+    columns = flat_columns([20] * 12)
+    real = EpisodeWriter.add
+
+    def dies(self, *args, **kwargs):
+        if self.done == 9:
+            raise KeyboardInterrupt
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(EpisodeWriter, "add", dies)
+    with pytest.raises(KeyboardInterrupt):
+        convert(write_flat(columns, "x.h5"), tmp_path / "out", shard_bytes=50_000)
+    monkeypatch.setattr(EpisodeWriter, "add", real)
+    changed = write_flat(columns | {"action": columns["action"] + 1}, "x.h5")
+    with pytest.raises(UserError, match="another source"):
+        convert(changed, tmp_path / "out", shard_bytes=50_000, resume=True)
+
+
 def test_a_finished_data_set_is_never_overwritten(tmp_path):
     with EpisodeWriter(tmp_path / "out") as writer:
         writer.add(*episode(), key="a")
@@ -65,7 +96,7 @@ def test_a_finished_data_set_is_never_overwritten(tmp_path):
         (episode(s=np.arange(5.0)), "type of: s"),
         (episode(extra=np.arange(5)), "type of: extra"),
         (episode(s=np.arange(4)), "'s' has 4 rows for 5 frames"),
-        (episode(s=np.array([None] * 5)), "Python objects"),
+        (episode(s=np.array([None] * 5)), "is object"),
         (episode(action=np.array([[1, np.nan]] + [[1, 1]] * 4, dtype=np.float32)), "step 0"),
         ((np.zeros((5, 8, 8, 3)), episode()[1]), "uint8"),
     ],

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from lewm.probes import statistics as st
 
@@ -17,13 +17,14 @@ def mean_r(x, y):
 def test_pearson_bootstrap_equals_a_naive_loop_over_episodes():
     rng = np.random.default_rng(0)
     x, y, episode = correlated(rng)
-    naive = []
+    naive = []  # of atanh r
     for _ in range(1000):
         rows = np.concatenate([np.flatnonzero(episode == e) for e in rng.integers(30, size=30)])
-        naive.append(mean_r(x[rows], y[rows]))
+        naive.append(np.arctanh(mean_r(x[rows], y[rows])))
     found = st.pearson_interval(x, y, episode)
-    assert found.method == "bootstrap over episodes"
-    assert np.allclose(found.bounds, np.quantile(naive, [0.025, 0.975]), atol=0.01)
+    half = stats.t.ppf(0.975, 29) * np.std(naive, ddof=1)
+    assert found.method.startswith("bootstrap over episodes")
+    assert np.allclose(found.bounds, np.tanh(np.arctanh(mean_r(x, y)) + np.array([-half, half])), atol=0.01)
     assert found.low < mean_r(x, y) < found.high
 
 
@@ -74,13 +75,49 @@ def test_auroc_bootstrap_equals_a_naive_loop_over_groups():
     group = np.repeat(np.arange(30), 2)
     base = rng.normal(size=30)[group]
     positive, negative = base + 0.7 + 0.5 * rng.normal(size=60), base + 0.5 * rng.normal(size=60)
-    naive = []
+    naive = []  # of logit AUROC
     for _ in range(1500):
         rows = np.concatenate([np.flatnonzero(group == g) for g in rng.integers(30, size=30)])
-        naive.append(st.auroc(positive[rows], negative[rows]))
-    assert np.allclose(
-        st.auroc_interval(positive, negative, group).bounds, np.quantile(naive, [0.025, 0.975]), atol=0.02
-    )
+        naive.append(special.logit(st.auroc(positive[rows], negative[rows])))
+    half = stats.t.ppf(0.975, 29) * np.std(naive, ddof=1)
+    expected = special.expit(special.logit(st.auroc(positive, negative)) + np.array([-half, half]))
+    assert np.allclose(st.auroc_interval(positive, negative, group).bounds, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(("num", "shared"), [(20, 0.0), (20, 0.5), (30, 0.5)])
+def test_auroc_interval_covers_the_truth_about_as_often_as_it_says(num, shared):
+    # Scores of a pair have the correlation `shared`; P(positive > another's negative) = Phi(shift / sqrt 2) = 0.9.
+    rng, hits, shift = np.random.default_rng(8), 0, stats.norm.ppf(0.9) * 2**0.5
+    for _ in range(300):
+        base = shared**0.5 * rng.normal(size=num)
+        positive, negative = (base + (1 - shared) ** 0.5 * rng.normal(size=num) for _ in range(2))
+        low, high, _ = st.auroc_interval(positive + shift, negative, np.arange(num))
+        assert low <= st.auroc(positive + shift, negative) <= high
+        hits += low <= 0.9 <= high
+    assert 0.91 <= hits / 300 <= 0.99
+
+
+@pytest.mark.parametrize("num", [20, 28])
+def test_pearson_interval_covers_the_truth_about_as_often_as_it_says(num):
+    # Four fifths of the variance of x and of the error are the episode's.
+    rng, hits = np.random.default_rng(9), 0
+    episode = np.repeat(np.arange(num), 10)
+    for _ in range(300):
+        x, error = (
+            0.8**0.5 * rng.normal(size=(num, 1))[episode] + 0.2**0.5 * rng.normal(size=(len(episode), 1))
+            for _ in range(2)
+        )
+        low, high, _ = st.pearson_interval(x, 0.9 * x + 0.19**0.5 * error, episode)
+        hits += low <= 0.9 <= high
+    assert 0.91 <= hits / 300 <= 0.99
+
+
+def test_an_estimate_at_or_near_its_bound_is_inside_its_interval():
+    x, _, episode = correlated(np.random.default_rng(10))
+    assert st.pearson_interval(x, x, episode).bounds == pytest.approx([1, 1])
+    positive, negative = np.arange(40.0) + 39.5, np.arange(40.0)  # one lost pair of 1600
+    low, high, _ = st.auroc_interval(positive, negative, np.arange(40))
+    assert 0.9 < low <= st.auroc(positive, negative) <= high <= 1
 
 
 def test_auroc_interval_does_not_collapse_where_all_resamples_agree():

@@ -100,9 +100,29 @@ def test_scores_without_relation_to_the_event_give_half():
 
 def test_localised_within_one_counts_neighbours_only():
     steps = np.eye(6)[[0, 1, 2, 5]]
-    found = localisation(steps, np.array([0, 2, 4, 5]))
+    found = localisation(steps, np.array([0, 2, 4, 5]), np.arange(4))
     assert found["localised"] == 0.5
     assert found["localised_within_1"] == 0.75
+
+
+def test_clips_of_one_episode_do_not_narrow_the_interval_of_localisation():
+    # 20 episodes of 5 clips each, which are localised together or not at all.
+    hit = np.arange(20) % 2 == 0
+    steps, group = np.eye(6)[np.where(hit, 0, 3)].repeat(5, axis=0), np.arange(20).repeat(5)
+    found = localisation(steps, np.zeros(100, dtype=int), group)
+    once = localisation(steps[::5], np.zeros(20, dtype=int), np.arange(20))
+    assert found["localised"] == once["localised"] == 0.5
+    width, expected = (np.ptp(each["localised_ci95"]) for each in (found, once))
+    assert width == pytest.approx(expected, rel=0.15)  # Wilson's over clips is half as wide
+    all_hit = localisation(np.eye(6)[np.zeros(100, dtype=int)], np.zeros(100, dtype=int), group)
+    assert all_hit["localised_ci95"] == [pytest.approx(0.025 ** (1 / 20)), 1]
+
+
+def test_scores_say_how_many_groups_they_are_of():
+    steps = np.random.default_rng(0).random((12, 3, 5))
+    found = summarise(steps, np.zeros(12, dtype=int), np.arange(12) // 3)
+    assert found["physical_vs_visual"]["n"] == 12 and found["physical_vs_visual"]["groups"] == 4
+    assert found["kinds"]["visual"]["groups"] == 4
 
 
 def test_aligned_curves_put_every_event_at_zero():
@@ -186,8 +206,9 @@ def test_a_colour_change_turns_red_into_green_from_the_event_on():
     first = triple.event + 1
     assert (triple.pixels[1, :first] == triple.pixels[0, :first]).all()
     assert (triple.pixels[1, first:, 1, 1] == (0, 255, 0)).all()
-    grey = np.full((1, 2, 2, 1), 10, dtype=np.uint8)
-    assert (recoloured(grey) == 245).all()
+    for channels in (1, 3):  # turning the channels of grey frames would leave them as they are
+        grey = np.full((1, 2, 2, channels), 10, dtype=np.uint8)
+        assert (recoloured(grey) == 245).all()
 
 
 def test_a_splice_needs_two_episodes():

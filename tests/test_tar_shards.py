@@ -91,6 +91,38 @@ def test_a_missing_or_stale_index_is_made_anew(shards, flat_file):
     same(open_source(flat_file), open_source(shards))
 
 
+def test_damage_anywhere_is_named_without_a_traceback(shards, capsys):
+    from lewm.cli import main
+
+    source = open_source(shards)
+    (tar,) = {tar for tar, _ in source._episodes[:1]}
+    whole, times = tar.read_bytes(), tar.stat()
+    for ext in ("meta.json", "action.npy", "col.state.npy"):
+        member = source._episodes[0][1][ext]
+        content = bytearray(whole)
+        content[member.offset : member.offset + 8] = b"\xff" * 8
+        tar.write_bytes(content)
+        os.utime(tar, ns=(times.st_atime_ns, times.st_mtime_ns))
+        capsys.readouterr()
+        assert main(["inspect", str(shards), "--verify"]) == 2
+        assert ext in capsys.readouterr().err
+    manifest = json.loads((shards / "manifest.json").read_text())
+    del manifest["codec"]
+    (shards / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="damaged"):
+        open_source(shards)
+
+
+def test_a_shard_exchanged_for_another_of_the_same_size_is_refused(write_flat, tmp_path):
+    columns = flat_columns([20] * 4)
+    for name, shift in (("a", 0), ("b", 1)):
+        convert(write_flat(columns | {"id": columns["id"] + shift}, f"{name}.h5"), tmp_path / name, codec="raw")
+    for path in (tmp_path / "b").glob("shard*"):
+        (tmp_path / "a" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="exchanged"):
+        open_source(tmp_path / "a")
+
+
 def test_a_folder_without_manifest_is_called_incomplete(shards):
     (shards / "manifest.json").unlink()
     with pytest.raises(UserError, match="--resume"):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lewm.clip import Interface
 from lewm.errors import UserError
+from lewm.model.encoder import Encoder
 from lewm.model.world_model import WorldModel
 
 
@@ -156,6 +157,21 @@ def test_any_timm_backbone_is_an_encoder_through_which_gradients_flow(name):
     z.square().sum().backward()
     assert z.shape == (2, 3, 8)
     assert all(p.grad is not None for p in model.encoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["regnetx_002", "efficientnet_b0", "mobilenetv3_small_100"])
+def test_a_backbones_activations_and_true_width_survive_our_batchnorm(name):
+    import timm
+
+    torch.manual_seed(0)
+    ours = Encoder(name, image_size=32).eval()
+    theirs = timm.create_model(name, num_classes=0)
+    theirs.load_state_dict(ours.backbone.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        y = ours(x)
+        torch.testing.assert_close(y, theirs.eval()(x))
+    assert y.shape == (2, ours.width)
 
 
 def test_the_papers_model_has_the_papers_size():

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lewm.distributed import sum_over_ranks
+from lewm.errors import UserError
 
 
 class SIGReg(nn.Module):
@@ -31,6 +32,8 @@ class SIGReg(nn.Module):
     ) -> None:
         super().__init__()
         low, high = knot_range
+        if directions < 1 or knots < 2 or not 0 <= low < high:
+            raise UserError(f"SIGReg needs 1 direction, 2 knots and a range, got {directions}, {knots}, {knot_range}")
         t = torch.linspace(low, high, knots, dtype=torch.float64)
         weights = torch.full((knots,), (high - low) / (knots - 1), dtype=torch.float64)
         weights[[0, -1]] /= 2

@@ -29,7 +29,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = _create(name, image_size, channels, kwargs)
-        self.width: int = self.backbone.num_features
+        self.width = _output_width(self.backbone, image_size, channels)
         batch_norms_over_ranks(self.backbone)
         if isinstance(self.backbone, VisionTransformer):
             for module in self.backbone.modules():
@@ -71,6 +71,15 @@ def _patch_size(name: str, kwargs: dict[str, Any]) -> int | None:
     if name.startswith(("vit_", "deit")) and "_patch" in name:
         return int(name.split("_patch")[1].split("_")[0])
     return None
+
+
+def _output_width(backbone: Any, image_size: int, channels: int) -> int:
+    """Asked by a frame of zeros: some backbones put out more than their `num_features`."""
+    training = backbone.training
+    with torch.no_grad():
+        width = backbone.eval()(torch.zeros(1, channels, image_size, image_size)).shape[-1]
+    backbone.train(training)
+    return width
 
 
 def _start_from_sincos(backbone: Any) -> None:

@@ -17,6 +17,8 @@ from lewm.model.encoder import Encoder
 from lewm.model.predictor import Predictor
 from lewm.model.projector import Projector
 
+STATISTICS = ("pixel_mean", "pixel_std", "action_mean", "action_std")
+
 
 class WorldModel(nn.Module):
     """LeWorldModel [0]: what comes after these frames, if these actions are taken.
@@ -86,13 +88,23 @@ class WorldModel(nn.Module):
             dropout=dropout,
         )
         self.pred_proj = Projector(embed_dim, projector_hidden, embed_dim)
-        for name in ("pixel_mean", "pixel_std", "action_mean", "action_std"):
+        for name in STATISTICS:
             # Not among the weights: they are rebuilt from the interface, the one place where they are kept.
             self.register_buffer(name, torch.tensor(getattr(interface, name)), persistent=False)
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.action_mean: Tensor
         self.action_std: Tensor
+
+    def adopt(self, interface: Interface) -> None:
+        """Take over the statistics a checkpoint was trained with; UserError if it was built to be fed otherwise."""
+        for name in ("image_size", "channels", "frameskip", "history", "action_dim"):
+            own, given = getattr(self.interface, name), getattr(interface, name)
+            if own != given:
+                raise UserError(f"the checkpoint was trained with {name} {given}, this model has {own}")
+        self.interface = interface
+        for name in STATISTICS:
+            getattr(self, name).copy_(torch.tensor(getattr(interface, name)))
 
     def encode(self, pixels: UInt8[Tensor, "b t h w c"]) -> Float[Tensor, "b t d"]:
         """Projected embedding of each frame."""

@@ -1,0 +1,85 @@
+"""A run's folder: which one, claimed by one run alone, and what stands in it beside checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lewm import checkpoint
+from lewm.errors import UserError
+from lewm.paths import make_folder
+
+VARIABLE = "LEWM_RUN"  # hands the choice of the first process to those that it starts
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run lives (None before it is claimed) and the checkpoint it starts from."""
+
+    folder: Path | None
+    checkpoint: Path | None
+
+
+def choose(runs: Path, resume: str | None) -> Run:
+    """The run meant by `--resume`: none, `auto` for the newest that can be read, a checkpoint or a folder."""
+    if VARIABLE in os.environ:
+        folder, found = json.loads(os.environ[VARIABLE])
+        return Run(Path(folder) if folder else None, Path(found) if found else None)
+    if resume is None:
+        return Run(None, None)
+    if resume != "auto":
+        found = checkpoint.resolve(resume)
+        return Run(checkpoint.run_folder(found), found)
+    newest, skipped = checkpoint.newest_valid(runs) if runs.is_dir() else (None, [])
+    for path in skipped:
+        print(f"lewm: skipped a checkpoint that cannot be read: {path}", file=sys.stderr)
+    if newest is None:
+        print(f"lewm: nothing to resume in {runs}; starting anew", file=sys.stderr)
+        return Run(None, None)
+    return Run(newest.parent.parent, newest)
+
+
+def claim(runs: Path) -> Path:
+    """Make a new run's folder, named by date and time; two runs of one second get different ones."""
+    make_folder(runs)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        folder = runs / (f"{stamp}-{number}" if number else stamp)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another place") from error
+        return folder
+    raise UserError(f"a thousand runs were begun in {runs} in one second; wait a moment")
+
+
+def hand_down(run: Run) -> None:
+    """Let processes that this one starts make the same choice."""
+    os.environ[VARIABLE] = json.dumps([str(p) if p else None for p in (run.folder, run.checkpoint)])
+
+
+def set_aside(run: Run) -> None:
+    """Rename checkpoints later than the one a run goes on from, which `auto` would otherwise take for its newest."""
+    assert run.folder is not None
+    if run.checkpoint is None or checkpoint.step_of(run.checkpoint) is None:
+        return
+    for path in checkpoint.newest_first(run.folder):
+        if (checkpoint.step_of(path) or 0) > (checkpoint.step_of(run.checkpoint) or 0):
+            path.rename(path.with_name(f"superseded-{path.name}"))
+            print(f"lewm: set aside {path.name}: the run goes on from {run.checkpoint.name}", file=sys.stderr)
+
+
+def logged_rows(path: Path, before: int | None) -> list[dict[str, str]]:
+    """Rows of a metrics file of steps before `before` (all for None), without empty cells."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+    return [row for row in rows if before is None or int(row.get("step", 0)) < before]
