@@ -173,13 +173,13 @@ class ClipDataModule(L.LightningDataModule):
         )
         return self._loader(self.train, sampler)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | list:
         return self._evaluation_loader("val")
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader | list:
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> DataLoader | list:
         return self._evaluation_loader("test")
 
     def clips_consumed(self) -> int:
@@ -202,12 +202,12 @@ class ClipDataModule(L.LightningDataModule):
         if state_dict["fingerprint"] != self.source.fingerprint() and not self.allow_data_change:
             raise UserError(f"{self.path} is not the data of the checkpoint; --data.allow_data_change true to go on")
 
-    def _evaluation_loader(self, part: str) -> DataLoader:
+    def _evaluation_loader(self, part: str) -> DataLoader | list:
         rank, world = self._rank_and_world()
         clips = self.dataset(part)
         if len(clips) == 0:
             warnings.warn(f"the {part} split of {self.path} holds no clip: nothing is measured on it", stacklevel=2)
-            return DataLoader([])  # type: ignore[arg-type]
+            return []
         batch = min(max(1, self.global_batch // world), -(-len(clips) // world))
         return self._loader(clips, EvaluationSampler(len(clips), batch=batch, rank=rank, world=world))
 

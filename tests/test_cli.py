@@ -136,6 +136,7 @@ def source_episodes(source) -> range:
     return range(len(source.lengths))
 
 
+@pytest.mark.filterwarnings("ignore:the val split")
 def test_an_empty_test_split_is_refused_by_evaluators_and_noticed_by_fit(capsys, write_flat, tmp_path):
     path = write_flat(flat_columns([30, 30, 30]))
     flags = (f"--trainer.default_root_dir={tmp_path / 'r'}", "--trainer.max_steps=1", "--trainer.max_epochs=-1")
