@@ -16,6 +16,7 @@ from lewm.probes.seams import Model, Reader
 from lewm.progress import track
 
 BATCH = 256
+ON_CPU = 32  # frames at once where activations should stay in the cache: a fifth faster than 256, the same numbers
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,16 @@ def model_reader(model: Model, layers: tuple[str, ...], prefix: str = "") -> Rea
     """A reader of a model's layers, each frame by itself."""
     device = device_of(model)
 
-    def read(pixels: Tensor) -> dict[str, Tensor]:
+    def read_few(pixels: Tensor) -> dict[str, Tensor]:
         found = model.encode_layers(pixels[:, None].to(device))
         unknown = [layer for layer in layers if layer not in found]
         if unknown:
             raise UserError(f"no layer {unknown[0]!r} to probe; one of {', '.join(found)}")
         return {prefix + layer: found[layer][:, 0] for layer in layers}
+
+    def read(pixels: Tensor) -> dict[str, Tensor]:
+        found = [read_few(part) for part in pixels.split(ON_CPU if device.type == "cpu" else BATCH)]
+        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
     return read
 

@@ -65,7 +65,7 @@ def optimise(
     """Weights of the epoch with the lowest validation error, and the number of epochs run."""
     batches = math.ceil(len(train[0]) / BATCH)
     epochs = max(1, min(EPOCHS, UPDATES // batches))
-    optimiser = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warmup_cosine(step, epochs * batches))
     best, lowest, since = copy.deepcopy(net.state_dict()), math.inf, 0
     for epoch in range(epochs):
