@@ -228,6 +228,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "doctor": doctor,
 }
+POSITIONAL = {
+    "collect": ("env",),
+    "convert": ("src", "dst"),
+    "inspect": ("path",),
+    "probe": ("checkpoint",),
+    "surprise": ("checkpoint",),
+    "report": ("run",),
+}
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -263,63 +271,10 @@ def _dispatch(argv: list[str]) -> int:
         return fit(command, rest)
     if command not in COMMANDS:
         raise UserError(f"no such command: {command!r}; one of {', '.join((*TRAINER_COMMANDS, *COMMANDS))}")
-    arguments = _parse(command, rest)
-    for name, value in arguments.items():
-        if isinstance(value, int) and value < 0:
-            raise UserError(f"--{name} is {value}; it must not be negative")
-    COMMANDS[command](**arguments)
+    from lewm.arguments import parse
+
+    COMMANDS[command](**parse(COMMANDS[command], POSITIONAL.get(command, ()), rest))
     return 0
-
-
-def _parse(command: str, argv: list[str]) -> dict[str, Any]:
-    """Arguments of a command's function from its words: those without a default are positional, but for paths."""
-    from inspect import signature
-
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    function = COMMANDS[command]
-    about = (function.__doc__ or "").split("\n\n    Args:")[0]
-    parser = ArgumentParser(prog=f"lewm {command}", description=about, exit_on_error=False)
-    positional = _positional(function)
-    parser.add_function_arguments(function, as_group=False, skip=set(positional))
-    for name in positional:
-        parser.add_argument(name, type=str, help=_help_of(function, name))
-    try:
-        values = parser.parse_args(_bare_flags(function, [_spelled(word) for word in argv]))
-    except ArgumentError as error:
-        raise UserError(" ".join(str(error).split()) + f"; see `lewm {command} --help`") from error
-    return {name: values[name] for name in signature(function).parameters}
-
-
-def _positional(function: Callable[..., None]) -> list[str]:
-    order = {"collect": ["env"], "convert": ["src", "dst"], "inspect": ["path"], "report": ["run"]}
-    return order.get(function.__name__, ["checkpoint"] if function in (probe, surprise) else [])
-
-
-def _spelled(word: str) -> str:
-    """Flags may be written with hyphens or underscores; `--json` is the one whose name Python has taken."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return {"--json": "--as_json"}.get(name, "--" + name[2:].replace("-", "_")) + equals + value
-
-
-def _help_of(function: Callable[..., None], name: str) -> str:
-    lines = [line.strip() for line in (function.__doc__ or "").splitlines()]
-    return next(line.split(": ", 1)[1] for line in lines if line.startswith(f"{name}: "))
-
-
-def _bare_flags(function: Callable[..., None], argv: list[str]) -> list[str]:
-    """`--verify` alone means `--verify true`."""
-    from inspect import signature
-
-    switches = {f"--{name}" for name, p in signature(function).parameters.items() if p.default is False}
-    words = []
-    for i, word in enumerate(argv):
-        words.append(word)
-        if word in switches and (i + 1 == len(argv) or argv[i + 1].lower() not in ("true", "false")):
-            words.append("true")
-    return words
 
 
 def _newest_run(path: str) -> Path:

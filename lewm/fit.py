@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import platform
-import shutil
-import subprocess
-import sys
-import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +18,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from lewm import __version__, checkpoint, runs
+from lewm import checkpoint, runs
 from lewm.callbacks import AtomicCheckpointIO, PeakMemory, SaveAtEnd, Throughput
 from lewm.datasets.datamodule import ClipDataModule
+from lewm.environment import write_environment
 from lewm.errors import UserError
 from lewm.module import LeWM
 from lewm.paths import make_folder, shipped, written_atomically
@@ -126,7 +120,9 @@ def _fit(session: Session) -> int:
         runs.set_aside(run)
         session.config.resume = None  # the saved config begins a run like this one
         session.parser.save(session.config, run.folder / "config.yaml", skip_none=False, overwrite=True)
-        _write_environment(session, run.folder)
+        sheet = session.datamodule.describe()
+        write_environment(run.folder, sheet)
+        _announce(session.model.model, sheet)
         print(f"run folder: {run.folder}", flush=True)
     start = str(run.checkpoint) if run.checkpoint else None
     try:
@@ -256,22 +252,9 @@ def _config_of_resumed(words: list[str]) -> Path | None:
     return folder / "config.yaml" if folder is not None and (folder / "config.yaml").is_file() else None
 
 
-def _write_environment(session: Session, folder: Path) -> None:
-    """Keep and print what made this run: versions, machine, command, data."""
-    packages = ("torch", "lightning", "timm", "numpy", "h5py", "webdataset")
-    sheet = session.datamodule.describe()
-    content = {
-        "lewm": __version__,
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
-        "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "accelerator": _accelerator()},
-        "git": _git_revision(),
-        "command": ["lewm", "fit", *sys.argv[2:]],
-        "data": sheet,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    with written_atomically(folder / "env.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(_sizes(session.model.model))
+def _announce(model: torch.nn.Module, sheet: dict[str, Any]) -> None:
+    """Print how large model and data are."""
+    print(_sizes(model))
     for part in ("train", "val", "test"):
         counts = sheet[part]
         line = f"{part}: {counts['episodes']} episodes, {counts['clips']} clips"
@@ -285,18 +268,6 @@ def _sizes(model: torch.nn.Module) -> str:
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     inside = ", ".join(f"{name} {count:,}" for name, count in parts.items())
     return f"model: {sum(parts.values()):,} parameters ({inside})"
-
-
-def _accelerator() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-
-
-def _git_revision() -> str | None:
-    if shutil.which("git") is None:
-        return None
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
-    return done.stdout.strip() or None
 
 
 def _one_line(error: Exception) -> str:

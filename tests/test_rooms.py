@@ -27,6 +27,8 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "distributed": 0,
     "errors": 0,
     "paths": 1,
+    "arguments": 1,
+    "environment": 2,
     "progress": 0,
     "_compat": 0,
     "__init__": 1,
