@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -307,3 +308,4 @@ def _fail(message: str, code: int, debug: bool = False) -> int:
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     print(f"lewm: warning: {message}", file=sys.stderr)
+    logging.getLogger("lewm").warning(str(message))

@@ -26,6 +26,7 @@ from lewm.errors import UserError
 from lewm.module import LeWM
 from lewm.paths import make_folder, shipped, written_atomically
 
+LOG = logging.getLogger("lewm")
 PARTS = {"validate": "val", "test": "test", "predict": "test"}
 
 
@@ -116,22 +117,41 @@ def _fit(session: Session) -> int:
     run, trainer = session.run, session.trainer
     assert run.folder is not None
     make_folder(run.folder / "checkpoints")
+    lines: list[str] = []
     if trainer.global_rank == 0:
         runs.set_aside(run)
         session.config.resume = None  # the saved config begins a run like this one
         session.parser.save(session.config, run.folder / "config.yaml", skip_none=False, overwrite=True)
         sheet = session.datamodule.describe()
         write_environment(run.folder, sheet)
-        _announce(session.model.model, sheet)
-        print(f"run folder: {run.folder}", flush=True)
+        lines = [f"run folder: {run.folder}", *_announcement(session.model.model, sheet)]
+        print("\n".join(lines), flush=True)
     start = str(run.checkpoint) if run.checkpoint else None
+    log = _open_log(run.folder) if trainer.global_rank == 0 else None
+    for line in lines:
+        LOG.info(line)
     try:
         trainer.fit(session.model, datamodule=session.datamodule, ckpt_path=start, weights_only=True)
     except SIGTERMException:
         return 143
     except SystemExit:  # how Lightning ends after Ctrl-C, once callbacks have saved
         return 130
+    finally:
+        LOG.info(f"ended at step {trainer.global_step}")
+        if log is not None:
+            LOG.removeHandler(log)
+            log.close()
     return 0
+
+
+def _open_log(folder: Path) -> logging.Handler:
+    """Let `log.txt` take what the run says: its beginning, health after each validation, warnings, its end."""
+    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    return handler
 
 
 def _evaluate(session: Session) -> int:
@@ -252,15 +272,16 @@ def _config_of_resumed(words: list[str]) -> Path | None:
     return folder / "config.yaml" if folder is not None and (folder / "config.yaml").is_file() else None
 
 
-def _announce(model: torch.nn.Module, sheet: dict[str, Any]) -> None:
-    """Print how large model and data are."""
-    print(_sizes(model))
+def _announcement(model: torch.nn.Module, sheet: dict[str, Any]) -> list[str]:
+    """How large model and data are, and what they lack."""
+    lines = [_sizes(model)]
     for part in ("train", "val", "test"):
         counts = sheet[part]
         line = f"{part}: {counts['episodes']} episodes, {counts['clips']} clips"
-        print(line + (f"; {counts['too_short']} episodes too short for a clip" if counts["too_short"] else ""))
+        lines.append(line + (f"; {counts['too_short']} episodes too short for a clip" if counts["too_short"] else ""))
         if counts["clips"] == 0:
-            print(f"notice: the {part} split is empty; nothing will be measured on it")
+            lines.append(f"notice: the {part} split is empty; nothing will be measured on it")
+    return lines
 
 
 def _sizes(model: torch.nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -148,6 +149,8 @@ class LeWM(L.LightningModule):
         health = self.meter.compute()
         for name, value in health.items():
             self.log(f"{part}/{name}", value.float())
+        figures = ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(health.items()))
+        logging.getLogger("lewm").info(f"step {self.global_step}, {part}: {figures}")
         if self.global_step >= VERDICTS_FROM or part == "test":
             for verdict in verdicts({name: float(value) for name, value in health.items()}):
                 rank_zero_warn(f"step {self.global_step}: {verdict}")

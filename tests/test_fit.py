@@ -50,13 +50,17 @@ def test_a_run_leaves_a_folder_with_everything_and_its_loss_falls(data, tmp_path
     flags = ("--trainer.max_steps=40", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1")
     assert fit(data, tmp_path, *flags, "--trainer.val_check_interval=20", "--trainer.check_val_every_n_epoch=null") == 0
     run = run_of(tmp_path)
-    assert {"config.yaml", "env.json", "checkpoints", "metrics.csv", "tb"} <= {p.name for p in run.iterdir()}
+    assert {"config.yaml", "env.json", "checkpoints", "metrics.csv", "tb", "log.txt"} <= {p.name for p in run.iterdir()}
     values = losses(run)
     assert len(values) == 40
     assert sum(values[-5:]) < sum(values[:5])
     assert len(losses(run, "val/effective_rank")) == 2
     assert len(losses(run, "train/data_wait")) > 0
     assert losses(run, "train/data_wait")[0] < 1
+    log = (run / "log.txt").read_text()
+    assert "train: " in log
+    assert log.count("effective_rank") == 2
+    assert "ended at step 40" in log
     environment = json.loads((run / "env.json").read_text())
     assert environment["data"]["train"]["clips"] > 0
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["embed_dim"] == 8
