@@ -20,7 +20,7 @@ from lewm.probes.results import plain, write_text
 from lewm.probes.tables import PIXELS, number, with_interval
 from lewm.probes.verdict import Verdict, judge, key_figures
 
-EVALUATIONS = ("probe", "surprise", "plan")
+EVALUATIONS = ("probe", "surprise")
 PANELS = {
     "Loss": ("train/loss", "val/loss"),
     "Prediction": ("train/pred_loss", "val/pred_loss", "val/copy_last"),
@@ -95,7 +95,6 @@ def report(run_folder: str | Path) -> Path:
         open_loop_section(known),
         probe_section(known),
         surprise_section(known),
-        plan_section(known),
         reproduce_section(known),
     ]
     write_text(out / "report.json", json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -303,22 +302,6 @@ def surprise_section(known: Known) -> str:
     pictures = [html.image_file(folder / f"{name}.png", name) for name in ("curves", "scores")]
     head = (about_result(known, "surprise"), html.paragraph(about, soft=True))
     return html.section(title, *head, *pictures, html.table(header, rows))
-
-
-def plan_section(known: Known) -> str:
-    """How often planning reaches its goal."""
-    title, result = "Planning", known.results.get("plan")
-    if result is None:
-        line = shlex.join(["lewm", "plan", str(known.run), "--env", "ENV", "--data", known.data])
-        return html.section(title, html.paragraph("Not evaluated yet. This command does it:"), html.code(line))
-    rows = [
-        (name, result[name]["n"], with_interval(result[name]["rate"], result[name]["ci95"]))
-        for name in ("success", "random")
-        if isinstance(result.get(name), dict)
-    ]
-    folder = known.run / "report/plan"
-    pictures = [html.image_file(path, path.stem) for path in sorted(folder.glob("*.png"))]
-    return html.section(title, about_result(known, "plan"), html.table(("", "n", "rate [95 %]"), rows), *pictures)
 
 
 def reproduce_section(known: Known) -> str:

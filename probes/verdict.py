@@ -162,7 +162,7 @@ def against_controls(probe: Result) -> str | None:
 
 def key_figures(health: dict[str, float], results: dict[str, Result], newest: Checkpoint | None = None) -> list[Figure]:
     """The numbers that a reader looks for first; each note ends with what it was measured on."""
-    makers = {"probe": probe_figures, "surprise": surprise_figures, "plan": plan_figures}
+    makers = {"probe": probe_figures, "surprise": surprise_figures}
     found = []
     for name, make in makers.items():
         if result := results.get(name):
@@ -195,11 +195,3 @@ def surprise_figures(surprise: Result) -> list[Figure]:
     low, high = physical["auroc_ci95"]
     note = f"95 %: {number(low, 2)} to {number(high, 2)}; n = {physical['n']}"
     return [Figure("surprise at teleports, AUROC", number(physical["auroc"]), note)]
-
-
-def plan_figures(plan: Result) -> list[Figure]:
-    """The success rate."""
-    success = plan["success"]
-    low, high = success["ci95"]
-    note = f"95 %: {100 * low:.0f} to {100 * high:.0f} %; n = {success['n']}"
-    return [Figure("planning success", f"{100 * success['rate']:.0f} %", note)]

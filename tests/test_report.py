@@ -72,21 +72,20 @@ def test_an_empty_run_gets_a_page_that_names_the_commands_to_run(tmp_path):
     page = path.read_text()
     assert path == tmp_path / "report" / "report.html"
     assert "Not judged yet" in page
-    for command in ("lewm probe", "lewm surprise", "lewm plan"):
+    for command in ("lewm probe", "lewm surprise"):
         assert f"{command} {tmp_path}" in page
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["missing"] == ["probe", "surprise", "plan"]
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["missing"] == ["probe", "surprise"]
 
 
 def test_a_full_run_shows_its_numbers_with_intervals_and_asks_no_network(tmp_path):
     write(tmp_path, "probe", probe_result())
     write(tmp_path, "surprise", surprise_result())
-    write(tmp_path, "plan", {"success": {"n": 50, "rate": 0.8, "ci95": [0.67, 0.89]}, "command": "lewm plan"})
     lines = ["step,train/loss,val/effective_rank,val/std_mean", "10,1.0,,", "20,0.5,33.3,0.9"]
     (tmp_path / "metrics.csv").write_text("\n".join(lines))
     (tmp_path / "config.yaml").write_text("name: <i>demo</i>")
     (tmp_path / "env.json").write_text(json.dumps({"command": ["lewm", "fit", "--config", "a b"], "data": None}))
     page = report(tmp_path).read_text()
-    for text in ("Healthy", "0.900 [0.800, 0.950]", "80 %", "33.3", "lewm fit --config &#x27;a b&#x27;"):
+    for text in ("Healthy", "0.900 [0.800, 0.950]", "33.3", "lewm fit --config &#x27;a b&#x27;"):
         assert text in page
     assert page.count("data:image/png;base64,") == 1  # the curves; there are no other plots in this run
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:|//)|@import|url\(", page)
