@@ -27,6 +27,12 @@ from lewm.module import LeWM
 from lewm.paths import make_folder, shipped, written_atomically
 
 LOG = logging.getLogger("lewm")
+EXAMPLES = {
+    "fit": "Train a world model. Example: lewm fit --config demo --data.path data/two_room --trainer.max_steps 500",
+    "validate": "Losses and health on the validation split. Example: lewm validate --resume runs/demo",
+    "test": "Losses and health on the test split. Example: lewm test --resume runs/demo",
+    "predict": "Write the test split's embeddings. Example: lewm predict --resume runs/demo",
+}
 PARTS = {"validate": "val", "test": "test", "predict": "test"}
 
 
@@ -40,7 +46,7 @@ class Session(LightningCLI):
             ClipDataModule,
             run=False,
             args=_with_configs(argv),
-            parser_kwargs={"exit_on_error": False, "prog": f"lewm {command}"},
+            parser_kwargs={"exit_on_error": False, "prog": f"lewm {command}", "description": EXAMPLES[command]},
             save_config_callback=None,
             seed_everything_default=0,
             auto_configure_optimizers=False,
@@ -243,8 +249,8 @@ def _with_configs(argv: list[str]) -> list[str]:
     """
     configs, words, rest = [str(shipped("base.yaml"))], [], iter(argv)
     for word in rest:
-        if word == "--config" or word.startswith("--config="):
-            name = word.removeprefix("--config").removeprefix("=") or next(rest, "")
+        if word in ("-c", "--config") or word.startswith("--config="):
+            name = word.partition("=")[2] or next(rest, "")
             configs.append(_config_file(name))
         else:
             words.append(word)
