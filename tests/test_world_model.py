@@ -209,3 +209,15 @@ def test_dropout_touches_the_predictor_only(interface):
     model = WorldModel(interface, **(TINY | {"dropout": 0.5})).train()
     assert {type(m) for m in model.encoder.modules() if isinstance(m, nn.Dropout) and m.p > 0} == set()
     assert sum(m.p > 0 for m in model.predictor.modules() if isinstance(m, nn.Dropout)) == 3
+
+
+def test_the_encoder_gives_the_same_with_and_without_gradients(tiny_model):
+    """On a CPU attention is fused only where there is no backward pass; both must be the same function."""
+    pixels = frames(2, 3)
+    with torch.no_grad():
+        fused = tiny_model.encode(pixels)
+    assert any(hasattr(m, "fused_attn") for m in tiny_model.encoder.modules())
+    assert all(m.fused_attn for m in tiny_model.encoder.modules() if hasattr(m, "fused_attn"))
+    plain = tiny_model.encode(pixels)
+    assert not any(m.fused_attn for m in tiny_model.encoder.modules() if hasattr(m, "fused_attn"))
+    torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-5)

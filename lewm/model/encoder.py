@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float
+from timm.layers.config import use_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -41,7 +42,15 @@ class Encoder(nn.Module):
             raise UserError(f"model.positions is {positions!r}; one of learned, sincos")
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width"]:
+        _fuse_attention(self.backbone, not (x.device.type == "cpu" and torch.is_grad_enabled()))
         return self.backbone(x)
+
+
+def _fuse_attention(backbone: nn.Module, fused: bool) -> None:
+    """Let timm's attention use the fused kernel or not; on a CPU its backward pass takes half of a training step."""
+    for module in backbone.modules():
+        if isinstance(getattr(module, "fused_attn", None), bool):
+            module.fused_attn = fused and use_fused_attn()  # type: ignore[assignment]
 
 
 def _create(name: str, image_size: int, channels: int, kwargs: dict[str, Any]) -> Any:
