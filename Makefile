@@ -45,6 +45,7 @@ demo: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/loader.py $(DATA)/tworoom_64.h5
 	$(BIN)/python benchmarks/example_files.py $(DATA)
+	$(BIN)/python benchmarks/probe.py
 
 clean:
 	rm -rf build dist *.egg-info demo

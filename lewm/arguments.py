@@ -16,8 +16,10 @@ def parse(function: Callable[..., None], positional: tuple[str, ...], argv: list
     about = (function.__doc__ or "").split("\n\n    Args:")[0]
     parser = ArgumentParser(prog=f"lewm {function.__name__}", description=about, exit_on_error=False)
     parser.add_function_arguments(function, as_group=False, skip=set(positional))
+    several = {name for name, p in signature(function).parameters.items() if p.annotation == "list[str]"}
     for name in positional:
-        parser.add_argument(name, type=str, help=_help_of(function, name))
+        how: dict[str, Any] = {"type": str, "nargs": "+"} if name in several else {"type": str}
+        parser.add_argument(name, help=_help_of(function, name), **how)
     try:
         values = parser.parse_args(_bare_flags(function, [_spelled(word) for word in argv]))
     except ArgumentError as error:

@@ -1,18 +1,34 @@
-"""What a Trainer is given besides the module: the atomic checkpoint writer, throughput, the last save."""
+"""What a Trainer is given besides the module: the atomic checkpoint writer, throughput, the last save, probes."""
 
 from __future__ import annotations
 
+import logging
+import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
 
 from lewm import checkpoint as checkpoints
+from lewm.clip import Interface
+from lewm.errors import UserError
+from lewm.progress import silence
+
+if TYPE_CHECKING:
+    from lewm.datasets.schema import Source
+    from lewm.probes.parts import Plan
+    from lewm.probes.quantities import Values
+
+LOG = logging.getLogger("lewm")
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -38,6 +54,11 @@ class Throughput(Callback):
     def _begin(self) -> None:
         self._since = self._ended = time.perf_counter()
         self._waited, self._batches = 0.0, 0
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count seconds that just went by, neither as training nor as waiting."""
+        self._since += seconds
+        self._ended += seconds
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._begin()
@@ -88,6 +109,129 @@ class PeakMemory(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         if torch.cuda.is_available() and _is_logged(trainer):
             trainer.lightning_module.log("train/peak_gib", torch.cuda.max_memory_allocated() / 2**30)
+
+
+class ProbeValidation(Callback):
+    """Logs how well linear probes read physical quantities on validation episodes; training is not disturbed.
+
+    As `lewm probe` does it for several checkpoints: fitted on train episodes, in float32 and evaluation mode. Logged as
+    `probe/NAME_r` and `probe/NAME_mse` (standardised), past the module, so that no checkpoint is chosen by them.
+
+    Args:
+        every: optimiser steps between probes.
+        targets: a shipped name or a YAML file; None for the first that fits.
+        max_frames: frames used of each part, evenly spread.
+        seed: which train episodes choose the probes' strength.
+    """
+
+    def __init__(self, every: int, targets: str | None, max_frames: int = 2000, seed: int = 0) -> None:
+        if every < 1:
+            raise UserError(f"--probe_every is {every}; it must be at least 1 optimiser step, or 0 for no probes")
+        self.every, self.targets, self.max_frames, self.seed = every, targets, max_frames, seed
+        self._asked: Questions | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # On every rank, so that a refusal ends them all; a rank that went on alone would wait for the others forever.
+        try:
+            with undisturbed(pl_module):
+                source, model = trainer.datamodule.source, _model_of(pl_module)  # type: ignore[attr-defined]
+                self._asked = Questions(source, self.targets, model.interface, self.max_frames, self.seed)
+        except UserError as error:
+            why = str(error).replace("--targets", "--probe_targets")  # what `lewm probe` calls them
+            raise UserError(f"{why}; --probe_every 0 trains without probes") from error
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        # Other ranks wait at their next reduction. Every batch is an optimiser step: accumulation is refused.
+        if not trainer.is_global_zero or trainer.global_step % self.every:
+            return
+        assert self._asked is not None
+        begun = time.perf_counter()
+        try:
+            with undisturbed(pl_module):
+                scores = self._asked.scores(_model_of(pl_module))
+        except UserError as error:  # as of a model that diverged: training says so itself, in its own time
+            LOG.warning(f"step {trainer.global_step}, not probed: {error}")
+        else:
+            _log_probes(trainer, scores)
+        _leave_out(trainer, time.perf_counter() - begun)
+
+
+class Questions:
+    """Which frames of which episodes are probed for which quantities: found once, asked of a model at any time."""
+
+    def __init__(self, source: Source, targets: str | None, interface: Interface, max_frames: int, seed: int) -> None:
+        from lewm.probes.frames import union
+        from lewm.probes.parts import plan
+        from lewm.probes.quantities import observe
+        from lewm.probes.targets import load_quantities
+
+        _, quantities = load_quantities(targets, source)
+        _check_validation(source, interface.split_seed)
+        self.source, self.seed = source, seed
+        self.plan: Plan = plan(source, "val", interface.split_seed, seed)
+        about = {"history": interface.history, "frameskip": interface.frameskip}
+        self.values: list[Values] = [observe(source, q, self.plan, max_frames, **about) for q in quantities]
+        self.frames = union([values.needed for values in self.values])
+
+    def scores(self, model: Any) -> dict[str, dict[str, Any]]:
+        """Scores of the linear probe of each quantity, by its name."""
+        from lewm.probes.features import ModelReader, extract
+        from lewm.probes.quantities import read
+
+        table = extract(self.source, self.frames, [ModelReader(model, ("embedding",))])
+        readings = [read(table, v, self.plan, "embedding", "linear", seed=self.seed) for v in self.values]
+        return {reading.values.quantity.name: reading.score(seed=self.seed) for reading in readings}
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, autocast or progress bars; modes and random states are then as before."""
+    modes = [(part, part.training) for part in module.modules()]
+    device = next(module.parameters()).device
+    own = [device] if device.type == "cuda" else []  # those of other ranks' devices would be woken by being asked
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    module.eval()
+    try:
+        with torch.random.fork_rng(own), torch.no_grad(), torch.autocast(device.type, enabled=False), silence():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _model_of(pl_module: Any) -> Any:
+    return pl_module.model
+
+
+def _check_validation(source: Source, split_seed: int) -> None:
+    """UserError where there are too few validation episodes to measure on."""
+    from lewm.datasets.split import episodes_of
+    from lewm.probes.parts import FEWEST
+
+    found = len(episodes_of("val", split_seed, source.keys))
+    if found < FEWEST:
+        raise UserError(
+            f"probes are measured on validation episodes, of which {source.path} has {found}; at least {FEWEST} are "
+            "needed: give more episodes"
+        )
+
+
+def _log_probes(trainer: L.Trainer, scores: dict[str, dict[str, Any]]) -> None:
+    """Into every logger, in the row of the step that made these weights: like the loss, step N is row N - 1."""
+    numbers = {f"probe/{name}_{key}": found[key] for name, found in scores.items() for key in ("r", "mse")}
+    for logger in trainer.loggers:
+        logger.log_metrics(numbers, step=trainer.global_step - 1)
+        logger.save()
+    figures = ", ".join(f"{name} r {found['r']:.3f} mse {found['mse']:.3f}" for name, found in scores.items())
+    LOG.info(f"step {trainer.global_step}, linear probes on val: {figures}")
+
+
+def _leave_out(trainer: L.Trainer, seconds: float) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Throughput):
+            callback.leave_out(seconds)
 
 
 def _is_logged(trainer: L.Trainer) -> bool:

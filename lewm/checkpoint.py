@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,26 @@ def resolve(path: str | Path) -> Path:
     if not found:
         raise UserError(f"no checkpoint in {path}; `lewm fit` writes them to RUN/checkpoints")
     return found[0]
+
+
+def every(paths: Sequence[str | Path]) -> list[Path]:
+    """The checkpoint files meant by several paths, each once: a folder of checkpoint files means all of them.
+
+    They come by training step, `best.ckpt` and others without a number last; of two files of the same content the
+    first is kept.
+    """
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        inside = sorted(path.glob("*.ckpt"), key=_by_step) if path.is_dir() else []
+        for file in inside or [resolve(path)]:
+            with file.open("rb") as opened:
+                found.setdefault(hashlib.file_digest(opened, "sha256").hexdigest(), file)
+    return list(found.values())
+
+
+def _by_step(path: Path) -> tuple[bool, int, str]:
+    step = step_of(path)
+    return step is None, step or 0, path.name
 
 
 def newest_first(folder: str | Path) -> list[Path]:

@@ -147,30 +147,48 @@ def inspect(path: str, verify: bool = False, as_json: bool = False, sheet: str |
 
 
 def probe(
-    checkpoint: str,
+    checkpoint: list[str],
     data: str,
     out: str | None = None,
     targets: str | None = None,
     split: Literal["train", "val", "test", "all"] = "test",
+    layers: str = "embedding,cls",
     max_frames: int = 20_000,
     seed: int = 0,
+    cache: bool = True,
 ) -> None:
     """Read physical quantities from frozen embeddings, and measure open-loop error.
 
+    Of several checkpoints each is measured on validation episodes; the best there gives the numbers on --split.
+
     Example: lewm probe runs/demo --data data/two_room
+    Example: lewm probe runs/demo/20260102-030405/checkpoints --data data/two_room --layers cls
 
     Args:
-        checkpoint: a checkpoint, a run folder, or a folder of runs.
+        checkpoint: a checkpoint, a run folder (its newest), a folder of checkpoints (all of them); several of these.
         data: an HDF5 file or a folder of shards.
         out: folder for result.json, result.csv and plots; null for report/probe in the run's folder.
         targets: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null for the first that fits.
-        split: episodes to judge on.
+        split: episodes to judge on; all measures every one, in folds of whole episodes.
+        layers: what is read from, by commas: embedding, cls, or modules of the encoder by name.
         max_frames: frames used of each part, evenly spread.
         seed: seed of probes, controls and intervals.
+        cache: keep computed embeddings in the run's folder and use those that are there.
     """
-    from lewm.probes.run import probe as run
+    from lewm.probes.probe_run import probe as run
 
-    run(checkpoint, data=data, out=out, targets=targets, split=split, max_frames=max_frames, seed=seed)
+    named = tuple(name.strip() for name in layers.split(",") if name.strip())
+    run(
+        checkpoint,
+        data=data,
+        out=out,
+        targets=targets,
+        split=split,
+        layers=named,
+        max_frames=max_frames,
+        seed=seed,
+        cache=cache,
+    )
 
 
 def surprise(
@@ -195,7 +213,7 @@ def surprise(
         max_clips: clips to judge on at most.
         seed: seed of disturbances and intervals.
     """
-    from lewm.probes.run import surprise as run
+    from lewm.probes.surprise_run import surprise as run
 
     run(checkpoint, data=data, out=out, split=split, resize=resize, max_clips=max_clips, seed=seed)
 

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lewm import checkpoint, runs
-from lewm.callbacks import AtomicCheckpointIO, PeakMemory, SaveAtEnd, Throughput
+from lewm.callbacks import AtomicCheckpointIO, PeakMemory, ProbeValidation, SaveAtEnd, Throughput
 from lewm.datasets.datamodule import ClipDataModule
 from lewm.environment import write_environment
 from lewm.errors import UserError
@@ -34,6 +34,8 @@ EXAMPLES = {
     "predict": "Write the test split's embeddings. Example: lewm predict --resume runs/demo",
 }
 PARTS = {"validate": "val", "test": "test", "predict": "test"}
+PROBE_EVERY = "optimiser steps between linear probes of validation episodes, which do not change training; 0: none"
+PROBE_TARGETS = "what they read: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null: what fits first"
 
 
 class Session(LightningCLI):
@@ -57,6 +59,8 @@ class Session(LightningCLI):
         parser.add_argument("--resume", type=str | None, default=None, help="`auto`, a checkpoint or a run folder")
         parser.add_argument("--checkpoint_every", type=int, default=1000, help="optimiser steps between checkpoints")
         parser.add_argument("--keep", type=int, default=2, help="how many of them are kept")
+        parser.add_argument("--probe_every", type=int, default=0, help=PROBE_EVERY)
+        parser.add_argument("--probe_targets", type=str | None, default=None, help=PROBE_TARGETS)
         parser.link_arguments("data.interface", "model.interface", apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
@@ -68,6 +72,8 @@ class Session(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         _check_trainer(self.command, self.config.trainer, self.datamodule)
+        if self.config.probe_every < 0:
+            raise UserError(f"--probe_every is {self.config.probe_every}; it must be 0 (off) or more optimiser steps")
         kwargs["plugins"] = [AtomicCheckpointIO()]
         claimed = None
         if self.command != "fit":
@@ -91,6 +97,8 @@ class Session(LightningCLI):
         folder = self.run.folder
         assert folder is not None
         callbacks = [Throughput(), PeakMemory(), SaveAtEnd(folder / "checkpoints")]
+        if self.config.probe_every:
+            callbacks.append(ProbeValidation(self.config.probe_every, self.config.probe_targets))
         loggers: dict[str, Any] = {}
         if self.config.trainer.logger is None:
             step = checkpoint.step_of(self.run.checkpoint) if self.run.checkpoint else None

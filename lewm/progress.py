@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 T = TypeVar("T")
+SILENT = ContextVar("SILENT", default=False)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """No bar is shown inside: another one stands on the screen."""
+    before = SILENT.set(True)
+    try:
+        yield
+    finally:
+        SILENT.reset(before)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield the items, showing how far they are."""
-    if not sys.stderr.isatty():
+    if SILENT.get() or not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console

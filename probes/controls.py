@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,21 +14,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lewm.datasets.schema import Source
-from lewm.probes.features import Frames, device_of, read_frames
-from lewm.probes.scores import score
-from lewm.probes.seams import Reader, Rows, Scale
+from lewm.probes.features import device_of
+from lewm.probes.frames import Frames, few, read_frames
+from lewm.probes.seams import Rows
 
 SIDE = 32  # pixels of a frame that the pixel control sees, at most
 FITTED = 2000  # training frames for the principal components
 CALIBRATED = 512  # frames for BatchNorm
 
 M = TypeVar("M", bound=nn.Module)
-
-
-def few(frames: Frames, num: int) -> Frames:
-    """At most `num` of the frames, at even strides."""
-    kept = np.arange(min(num, len(frames.row))) * len(frames.row) // min(num, len(frames.row))
-    return Frames(frames.episode[kept], frames.row[kept], frames.available)
 
 
 def calibration_frames(source: Source, train: Frames) -> UInt8[Tensor, "n h w c"]:
@@ -41,13 +37,29 @@ def small_pixels(pixels: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b d"]:
     return F.interpolate(x, size=side, mode="area").flatten(1)
 
 
-def pixel_reader(source: Source, train: Frames, width: int, *, seed: int = 0) -> Reader:
-    """A reader of the first `width` principal components of raw pixels, found on training frames."""
-    from sklearn.decomposition import PCA
+@dataclass(frozen=True)
+class PixelReader:
+    """Principal components of raw pixels, found on training frames."""
 
-    x = small_pixels(torch.from_numpy(read_frames(source, few(train, FITTED)))).numpy()
-    pca = PCA(min(width, *x.shape), svd_solver="randomized", random_state=seed).fit(x)
-    return lambda pixels: {"pixels": torch.from_numpy(pca.transform(small_pixels(pixels).numpy()))}
+    mean: Float[np.ndarray, " p"]
+    components: Float[np.ndarray, "d p"]
+
+    @classmethod
+    def fit(cls, source: Source, train: Frames, width: int, *, seed: int = 0) -> PixelReader:
+        """The first `width` components of at most `FITTED` training frames."""
+        from sklearn.decomposition import PCA
+
+        x = small_pixels(torch.from_numpy(read_frames(source, few(train, FITTED)))).numpy()
+        pca = PCA(min(width, *x.shape), svd_solver="randomized", random_state=seed).fit(x)
+        return cls(pca.mean_, pca.components_)
+
+    @property
+    def key(self) -> str:
+        """Equal for the same components."""
+        return "pixels\n" + hashlib.sha256(self.mean.tobytes() + self.components.tobytes()).hexdigest()
+
+    def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> dict[str, Tensor]:
+        return {"pixels": torch.from_numpy((small_pixels(pixels).numpy() - self.mean) @ self.components.T)}
 
 
 def calibrated(model: M, pixels: UInt8[Tensor, "n h w c"]) -> M:
@@ -90,9 +102,3 @@ def shuffled_over_episodes(rows: Rows, *, seed: int = 0) -> Rows:
         turned = theirs if len(episodes) > 1 else np.roll(theirs, len(theirs) // 2, axis=0)
         y[at] = np.resize(turned, (int(at.sum()), rows.y.shape[1]))
     return Rows(rows.x, y, rows.episode)
-
-
-def constant_score(train: Rows, test: Rows, *, components: list[str]) -> dict[str, Any]:
-    """Scores of predicting the training mean; r is undefined."""
-    true = Scale.of(train.y)(test.y)
-    return score(true, np.zeros_like(true), test.episode, components=components)

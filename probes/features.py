@@ -1,17 +1,20 @@
-"""Features of single frames: what a frozen model, or a control, makes of them."""
+"""Features of single frames: what a frozen model, or a control, makes of them; computed once and found again."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lewm.datasets.schema import Source
 from lewm.errors import UserError
+from lewm.probes.cache import Cache
+from lewm.probes.frames import Frames, read_frames
 from lewm.probes.seams import Model, Reader
 from lewm.progress import track
 
@@ -20,76 +23,119 @@ ON_CPU = 32  # frames at once where activations should stay in the cache: a fift
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Chosen frames, by episode number and row, and how many there were to choose from."""
+class Table:
+    """Features of frames, sorted by episode and row, each frame once."""
 
-    episode: Int[np.ndarray, " n"]
-    row: Int[np.ndarray, " n"]
-    available: int
+    frames: Frames
+    features: dict[str, Float[np.ndarray, "n _"]]
 
-    def describe(self) -> dict[str, Any]:
-        """Counts, and how the frames were chosen."""
-        chosen, kept = len(self.row), len(np.unique(self.episode))
-        every = "all frames" if chosen == self.available else f"every {self.available / chosen:.2f}th frame"
-        return {"episodes": kept, "frames": chosen, "frames_available": self.available, "chosen": every}
+    def at(self, name: str, frames: Frames, num_frames: int = 1, frameskip: int = 1) -> Float[np.ndarray, "m _"]:
+        """Features of each frame, those of the `num_frames - 1` before it first, one frameskip apart."""
+        steps = [self.index(frames.before(i * frameskip)) for i in reversed(range(num_frames))]
+        if num_frames == 1:
+            return self.features[name][steps[0]]
+        return np.concatenate([self.features[name][step] for step in steps], axis=1)
 
-
-def choose_frames(lengths: Int[np.ndarray, " e"], episodes: Int[np.ndarray, " m"], max_frames: int) -> Frames:
-    """All frames of the episodes, or `max_frames` of them at even strides through the whole part."""
-    if max_frames < 1:
-        raise UserError(f"--max-frames is {max_frames}; it must be at least 1")
-    sizes = np.asarray(lengths)[episodes]
-    total = int(sizes.sum())
-    kept = np.arange(total) if total <= max_frames else np.arange(max_frames) * total // max_frames
-    ends = np.cumsum(sizes)
-    position = np.searchsorted(ends, kept, side="right")
-    return Frames(np.asarray(episodes)[position], kept - (ends - sizes)[position], total)
+    def index(self, frames: Frames) -> Int[np.ndarray, " m"]:
+        """Where frames stand in the table."""
+        found, missing = find(self.frames, frames)
+        assert not missing.any(), "a frame was not embedded"
+        return found
 
 
-def read_frames(source: Source, frames: Frames) -> UInt8[np.ndarray, "n h w c"]:
-    """Pixels of chosen frames; those of one episode are read together."""
-    out = np.empty((len(frames.row), *source.frame_shape), dtype=np.uint8)
-    for e in np.unique(frames.episode):
-        at = frames.episode == e
-        out[at] = source.frames(int(e), frames.row[at])
-    return out
+def find(among: Frames, frames: Frames) -> tuple[Int[np.ndarray, " m"], np.ndarray]:
+    """Where frames stand among sorted ones, and which of them do not."""
+    if len(among) == 0:
+        return np.zeros(len(frames), dtype=np.int64), np.ones(len(frames), dtype=bool)
+    wide = 1 + max(int(among.row.max()), int(frames.row.max(initial=0)))
+    keys, asked = among.episode * wide + among.row, frames.episode * wide + frames.row
+    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return at, keys[at] != asked
+
+
+def extract(source: Source, frames: Frames, readers: list[Reader], cache: Cache | None = None) -> Table:
+    """Every reader's features of the frames (sorted, each once); only what the cache lacks is computed."""
+    cache = cache or Cache(None, "")
+    by_key = {reader.key: reader for reader in readers}  # asked once: hashing all weights takes a while
+    known = {key: cache.load(key) for key in by_key}
+    lacking = {key: find(stored, frames)[1] for key, (stored, _) in known.items()}
+    computed = compute(source, frames, by_key, lacking)
+    found: dict[str, np.ndarray] = {}
+    for key, (stored, features) in known.items():
+        new = Frames(frames.episode[lacking[key]], frames.row[lacking[key]], frames.available)
+        found |= merged(frames, (stored, features), (new, computed[key]))
+        if len(new):
+            cache.add(key, stored, features, new, computed[key])
+    for name, values in found.items():
+        require_finite(name, values)
+    return Table(frames, found)
 
 
 @torch.inference_mode()
-def extract(
-    source: Source, frames: Frames, reader: Reader, *, what: str = "embedding frames"
-) -> dict[str, Float[np.ndarray, "n d"]]:
-    """A reader's features of all chosen frames; every frame is read once."""
-    found: dict[str, list[np.ndarray]] = {}
-    for low in track(range(0, len(frames.row), BATCH), what):
-        batch = Frames(frames.episode[low : low + BATCH], frames.row[low : low + BATCH], 0)
-        pixels = torch.from_numpy(read_frames(source, batch))
-        for name, values in reader(pixels).items():
-            found.setdefault(name, []).append(values.float().cpu().numpy())
-    return {name: np.concatenate(values) for name, values in found.items()}
+def compute(
+    source: Source, frames: Frames, readers: dict[str, Reader], lacking: dict[str, Bool[np.ndarray, " n"]]
+) -> dict[str, dict[str, Float[np.ndarray, "_ _"]]]:
+    """Features of the frames that each reader lacks, by reader and name; every frame is read once."""
+    found: dict[str, dict[str, list[np.ndarray]]] = {key: {} for key in readers}
+    wanted = np.flatnonzero(np.any([*lacking.values(), np.zeros(len(frames), dtype=bool)], axis=0))
+    for low in track(range(0, len(wanted), BATCH), "embedding frames"):
+        batch = wanted[low : low + BATCH]
+        pixels = torch.from_numpy(read_frames(source, Frames(frames.episode[batch], frames.row[batch], 0)))
+        for key, reader in readers.items():
+            own = torch.from_numpy(lacking[key][batch])
+            for name, values in reader(pixels[own]).items() if own.any() else ():
+                found[key].setdefault(name, []).append(values.float().cpu().numpy())
+    return {key: {name: np.concatenate(parts) for name, parts in by.items()} for key, by in found.items()}
 
 
-def model_reader(model: Model, layers: tuple[str, ...], prefix: str = "") -> Reader:
-    """A reader of a model's layers, each frame by itself."""
-    device = device_of(model)
+def merged(
+    frames: Frames, stored: tuple[Frames, dict[str, np.ndarray]], new: tuple[Frames, dict[str, np.ndarray]]
+) -> dict[str, Float[np.ndarray, "n _"]]:
+    """Features of the frames, from what was stored and what is new."""
+    at_new, not_new = find(new[0], frames)
+    at_stored, _ = find(stored[0], frames)
+    found = {}
+    for name in new[1] or stored[1]:
+        parts = [x for x in (new[1].get(name), stored[1].get(name)) if x is not None]
+        values = np.empty((len(frames), parts[0].shape[1]), dtype=np.float32)
+        if name in new[1]:
+            values[~not_new] = new[1][name][at_new[~not_new]]
+        if name in stored[1]:
+            values[not_new] = stored[1][name][at_stored[not_new]]
+        found[name] = values
+    return found
 
-    def read_few(pixels: Tensor) -> dict[str, Tensor]:
-        found = model.encode_layers(pixels[:, None].to(device))
-        unknown = [layer for layer in layers if layer not in found]
-        if unknown:
-            raise UserError(f"no layer {unknown[0]!r} to probe; one of {', '.join(found)}")
-        return {prefix + layer: found[layer][:, 0] for layer in layers}
 
-    def read(pixels: Tensor) -> dict[str, Tensor]:
-        found = [read_few(part) for part in pixels.split(ON_CPU if device.type == "cpu" else BATCH)]
-        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+@dataclass(frozen=True)
+class ModelReader:
+    """Reads a model's layers, each frame by itself; features are named prefix + layer."""
 
-    return read
+    model: Model
+    layers: tuple[str, ...]
+    prefix: str = ""
+
+    @property
+    def key(self) -> str:
+        """Equal for the same weights, layers and treatment of pixels."""
+        return "\n".join(["model", weights_hash(self.model), self.prefix, *self.layers])
+
+    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
+        device = device_of(self.model)
+        found = [
+            self.model.encode_layers(part[:, None].to(device), self.layers)
+            for part in pixels.split(ON_CPU if device.type == "cpu" else BATCH)
+        ]
+        return {self.prefix + layer: torch.cat([part[layer][:, 0] for part in found]) for layer in self.layers}
 
 
-def together(*readers: Reader) -> Reader:
-    """One reader that gives what all of them give."""
-    return lambda pixels: {name: values for read in readers for name, values in read(pixels).items()}
+def weights_hash(model: Any) -> str:
+    """Hash of all that decides a model's embeddings: weights, running statistics, and what the interface says."""
+    found = hashlib.sha256(repr((getattr(model, "config", None), model.interface)).encode())
+    state = model.state_dict() if hasattr(model, "state_dict") else {}
+    for name, tensor in sorted(state.items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def device_of(model: Model) -> torch.device:
@@ -98,10 +144,7 @@ def device_of(model: Model) -> torch.device:
     return next((p.device for p in parameters()), torch.device("cpu"))
 
 
-def require_finite(features: dict[str, Float[np.ndarray, "n d"]]) -> None:
+def require_finite(name: str, values: Float[np.ndarray, "n _"]) -> None:
     """UserError naming features that hold NaN or infinity, as those of a diverged model do."""
-    for name, values in features.items():
-        if not np.isfinite(values).all():
-            raise UserError(
-                f"the features {name!r} hold NaN or infinity; this model diverged: use an earlier checkpoint"
-            )
+    if not np.isfinite(values).all():
+        raise UserError(f"the features {name!r} hold NaN or infinity; this model diverged: use an earlier checkpoint")

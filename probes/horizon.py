@@ -5,37 +5,47 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from lewm.datasets.schema import Source
-from lewm.probes.features import Frames
-from lewm.probes.open_loop import Imagined
-from lewm.probes.quantities import Values
+from lewm.probes.frames import Frames
+from lewm.probes.open_loop import PATHS, Imagined
+from lewm.probes.quantities import Reading
 from lewm.probes.scores import score
-from lewm.probes.seams import Probe, Scale
 from lewm.probes.targets import values_of
 
+KEPT = ("r", "r_ci95", "mse", "mse_ci95", "error", "error_ci95")
 
-def horizon(source: Source, values: Values, probe: Probe, imagined: Imagined, *, seed: int = 0) -> list[dict[str, Any]]:
-    """The probe of real embeddings, asked of imagined ones and, as a control, of the context's last one.
 
-    Both are held against the quantity in the row that lies `h` blocks ahead, standardised as for the probe itself.
+def horizon(source: Source, reading: Reading, imagined: Imagined, *, seed: int = 0) -> list[dict[str, Any]]:
+    """The probe of real embeddings, asked of imagined ones 1..n blocks ahead.
+
+    Each is held against the quantity in the row that lies `h` blocks ahead, scored as the probe itself is. Beside it,
+    with a prefix: `encoded`, the probe on the real frame of that row, the least error one can hope for; `copy_last`,
+    the context's last real embedding; `zero_action` and `shuffled_action`, imagined with no actions and with those of
+    another window: a model that listens to its actions is far better than these.
     """
-    guesses = [probe.predict(imagined.ahead[:, h]) for h in range(imagined.windows.blocks)]
-    copied = probe.predict(imagined.last)
-    return [row_of(source, values, imagined, h, guess, copied, seed) for h, guess in enumerate(guesses, 1)]
+    return [row_of(source, reading, imagined, h, seed) for h in range(1, imagined.windows.blocks + 1)]
 
 
-def row_of(
-    source: Source, values: Values, imagined: Imagined, h: int, guess: np.ndarray, copied: np.ndarray, seed: int
-) -> dict[str, Any]:
-    """One horizon: r and MSE of `guess` with intervals over episodes, and r of `copied`."""
-    quantity, episode = values.quantity, imagined.windows.episode
-    true = Scale.of(values.y["train"])(values_of(source, quantity, Frames(episode, imagined.rows(h), 0)))
+def row_of(source: Source, reading: Reading, imagined: Imagined, h: int, seed: int) -> dict[str, Any]:
+    """One horizon."""
+    values, episode = reading.values, imagined.windows.episode
+    true = values_of(source, values.quantity, Frames(episode, imagined.rows(h), 0), imagined.frameskip)
     usable = np.isfinite(true).all(axis=1)
     found: dict[str, Any] = {"h": h, "n": int(usable.sum()), "episodes": len(np.unique(episode[usable]))}
-    if not usable.any():
-        return found | {"r": None, "mse": None, "copy_last_r": None}
-    about = {"components": quantity.components, "seed": seed}
-    read, last = (score(true[usable], x[usable], episode[usable], **about) for x in (guess, copied))
-    kept = {name: read[name] for name in ("r", "r_ci95", "mse", "mse_ci95")}
-    return found | kept | {"copy_last_r": last["r"], "copy_last_mse": last["mse"]}
+    for name in PATHS:
+        prefix = "" if name == "imagined" else f"{name}_"
+        if not usable.any():
+            found |= {f"{prefix}{key}": None for key in KEPT}
+            continue
+        read = reading.of(seen_by(imagined, name, h, values.num_frames), episode)
+        scores = score(values.quantity, reading.scale, true[usable], read[usable], episode[usable], seed=seed)
+        found |= {f"{prefix}{key}": scores[key] for key in KEPT}
+    return found
+
+
+def seen_by(imagined: Imagined, name: str, h: int, num_frames: int) -> Float[np.ndarray, "w _"]:
+    """Embeddings of the frame `h` blocks ahead and of those before it, as the probe was fitted on them."""
+    last = imagined.windows.context + h
+    return imagined.path(name)[:, last - num_frames : last].reshape(len(imagined.real), -1)

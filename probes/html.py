@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +25,14 @@ body { margin: 0; background: var(--back); color: var(--text);
 main { max-width: 980px; margin: 0 auto; padding: 2rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 0 0 .7rem; }
+h3 { font-size: 1rem; margin: 1.8rem 0 .4rem; }
 p { margin: .4rem 0; }
 .warning { color: var(--bad); font-weight: 600; }
 .card, .soft, .warning { overflow-wrap: anywhere; }
 .soft { color: var(--soft); font-size: .9rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 1.2rem; margin: 1rem 0; }
+ul { margin: .4rem 0 .9rem; padding-left: 1.2rem; }
 .verdict { border-left: 6px solid var(--soft); }
 .verdict.good { border-left-color: var(--good); } .verdict.bad { border-left-color: var(--bad); }
 .verdict strong { font-size: 1.3rem; }
@@ -41,7 +43,12 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }
+thead th { white-space: normal; vertical-align: bottom; }
+tbody th { color: var(--text); padding-top: .9rem; }
 img { display: block; max-width: 100%; height: auto; margin: .9rem auto; background: #fff; border-radius: 8px; }
+figure { margin: 1.4rem 0; }
+figcaption { color: var(--soft); font-size: .9rem; }
+figure img { margin: .3rem auto; }
 pre { background: var(--code); border-radius: 8px; padding: .8rem; margin: .5rem 0; overflow-x: auto;
   font-size: .82rem; }
 code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
@@ -65,6 +72,11 @@ def section(title: str, *parts: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n" + "\n".join(parts) + "\n</section>"
 
 
+def subsection(title: str, *parts: str) -> str:
+    """A titled part of a box."""
+    return f"<h3>{escape(title)}</h3>\n" + "\n".join(parts)
+
+
 def paragraph(text: str, soft: bool = False) -> str:
     """A paragraph of plain text."""
     return f'<p class="soft">{escape(text)}</p>' if soft else f"<p>{escape(text)}</p>"
@@ -75,6 +87,12 @@ def warning(text: str) -> str:
     return f'<p class="warning">{escape(text)}</p>'
 
 
+def items(texts: Iterable[str]) -> str:
+    """A list of sentences, softly; nothing where there are none."""
+    lines = "\n".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<ul class="soft">\n{lines}\n</ul>' if lines else ""
+
+
 def card(label: str, value: str, note: str) -> str:
     """One key figure, with its interval or meaning below."""
     return (
@@ -83,11 +101,18 @@ def card(label: str, value: str, note: str) -> str:
     )
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table that scrolls by itself on a narrow screen."""
+def table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table that scrolls by itself on a narrow screen; a row that is a text is a heading over all columns."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "\n".join(f"<tr>{cells_of(row, len(header))}</tr>" for row in rows)
     return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def cells_of(row: Iterable[object], width: int) -> str:
+    """A row's cells, or one as wide as all of them."""
+    if isinstance(row, str):
+        return f'<th colspan="{width}" scope="colgroup">{escape(row)}</th>'
+    return "".join(f"<td>{escape(str(cell))}</td>" for cell in row)
 
 
 def code(text: str) -> str:
@@ -108,6 +133,12 @@ def image(png: bytes, alt: str) -> str:
 def image_file(path: Path, alt: str) -> str:
     """A PNG file inside the page; nothing where there is no such file."""
     return image(path.read_bytes(), alt) if path.is_file() else ""
+
+
+def figure(path: Path, caption: str) -> str:
+    """A PNG file with a sentence above it that says what it shows; nothing where there is no such file."""
+    drawn = image_file(path, path.stem.replace("_", " "))
+    return f"<figure>\n<figcaption>{escape(caption)}</figcaption>\n{drawn}\n</figure>" if drawn else ""
 
 
 def image_of_figure(figure: Figure, alt: str) -> str:

@@ -21,6 +21,8 @@ BATCH = 16
 BLOCKS = 8  # the farthest horizon, where the episodes are long enough
 MAX_WINDOWS = 400
 ERRORS = ("mse", "copy_last_mse", "zero_action_mse", "shuffled_action_mse")
+ACTIONS = ("imagined", "zero_action", "shuffled_action")  # the true ones, none, another window's
+PATHS = ("imagined", "encoded", "copy_last", "zero_action", "shuffled_action")
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,28 @@ class Windows:
 
 @dataclass(frozen=True)
 class Imagined:
-    """What a model imagined in its windows, and how far that is from what came."""
+    """What a model imagined in its windows, and what came."""
 
     windows: Windows
     frameskip: int
-    errors: Float[np.ndarray, "4 w n"]  # in the order of `ERRORS`
-    last: Float[np.ndarray, "w d"]  # embedding of the context's last frame
-    ahead: Float[np.ndarray, "w n d"]  # imagined with the true actions
+    real: Float[np.ndarray, "w t d"]  # embeddings of every frame, t = context + n
+    ahead: dict[str, Float[np.ndarray, "w n d"]]  # imagined, by which actions it was given (`ACTIONS`)
+
+    @property
+    def errors(self) -> Float[np.ndarray, "4 w n"]:
+        """Mean square error over dimensions, in the order of `ERRORS`."""
+        true, last = self.real[:, self.windows.context :], self.real[:, self.windows.context - 1, None]
+        guesses = [self.ahead["imagined"], last, self.ahead["zero_action"], self.ahead["shuffled_action"]]
+        return np.stack([np.square(guess - true, dtype=np.float64).mean(axis=-1) for guess in guesses])
+
+    def path(self, name: str) -> Float[np.ndarray, "w t d"]:
+        """The context's real embeddings and then what is said to follow: one of `PATHS`."""
+        context, blocks = self.real[:, : self.windows.context], self.windows.blocks
+        if name == "encoded":
+            return self.real
+        if name == "copy_last":
+            return np.concatenate([context, np.repeat(context[:, -1:], blocks, axis=1)], axis=1)
+        return np.concatenate([context, self.ahead[name]], axis=1)
 
     def rows(self, h: int) -> Int[np.ndarray, " w"]:
         """The row that lies `h` blocks after each window's context."""
@@ -121,19 +138,15 @@ def imagine(model: Model, source: Source, episodes: Int[np.ndarray, " m"]) -> Im
     futures = actions[:, context - 1 :]
     # futures: (windows, s = 3, n, k, a): the true actions, none (zero in the environment's units), another window's
     futures = torch.stack([futures, torch.zeros_like(futures), futures[others(windows.episode)]], dim=1)
-    device, found, copied, imagined = device_of(model), [], [], []
+    device, real, ahead = device_of(model), [], []
     for low in track(range(0, len(actions), BATCH), "open loop"):
         chosen = np.arange(low, min(low + BATCH, len(actions)))
         z = model.encode(read_windows(source, windows, chosen, frameskip).to(device)).float()
         past = actions[chosen, : context - 1].to(device)
-        ahead = model.rollout(z[:, :context], past, futures[chosen].to(device)).float()
-        true, last = z[:, None, context:], z[:, None, context - 1 : context].expand_as(z[:, None, context:])
-        guesses = torch.cat([ahead[:, :1], last, ahead[:, 1:]], dim=1)  # (b, 4, n, d)
-        found.append((guesses - true).square().mean(-1).cpu().double().numpy())
-        copied.append(last[:, 0, 0].cpu().numpy())
-        imagined.append(ahead[:, 0].cpu().numpy())
-    errors = np.concatenate(found).swapaxes(0, 1)
-    return Imagined(windows, frameskip, errors, np.concatenate(copied), np.concatenate(imagined))
+        ahead.append(model.rollout(z[:, :context], past, futures[chosen].to(device)).float().cpu().numpy())
+        real.append(z.cpu().numpy())
+    found = np.concatenate(ahead)  # (w, s, n, d)
+    return Imagined(windows, frameskip, np.concatenate(real), dict(zip(ACTIONS, found.swapaxes(0, 1), strict=True)))
 
 
 def open_loop(imagined: Imagined, *, seed: int = 0) -> list[dict[str, Any]]:

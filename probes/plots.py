@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -43,6 +45,8 @@ STYLE = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.8,
 }
+LINE = 24  # characters of a label beside an axis
+PROBES = {"linear": ("linear", BLUE), "mlp": ("MLP", ORANGE)}
 KIND_COLOURS = {"unperturbed": GREY, "visual": ORANGE, "physical": BLUE}
 
 
@@ -63,9 +67,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def grid(number: int, columns: int, width: float = 3.2, height: float = 2.9) -> tuple[Figure, list[Axes]]:
-    """A figure of `number` axes; places that are left over stay empty."""
-    columns = min(columns, number)
-    rows = -(-number // columns)
+    """A figure of `number` axes; places that are left over, the only one among them, stay empty."""
+    columns = max(1, min(columns, number))
+    rows = max(1, -(-number // columns))
     figure = new_figure(width * columns, height * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in axes[number:]:
@@ -73,39 +77,75 @@ def grid(number: int, columns: int, width: float = 3.2, height: float = 2.9) -> 
     return figure, list(axes[:number])
 
 
-def scatter(panels: dict[str, tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], dict[str, Any]]]) -> Figure:
-    """True against predicted, standardised, one panel for each name: (true, predicted, scores)."""
-    with styled():
-        figure, axes = grid(len(panels), 2)
-        for ax, (name, (true, predicted, scores)) in zip(axes, panels.items(), strict=True):
-            kept = np.arange(min(len(true), 2000)) * len(true) // min(len(true), 2000)
-            for c, colour in zip(range(true.shape[1]), (BLUE, ORANGE, GREEN, RED, PURPLE, SKY), strict=False):
-                label = scores["per_component"][c]["name"]
-                ax.scatter(true[kept, c], predicted[kept, c], s=3, alpha=0.35, color=colour, lw=0, label=label)
-            low, high = float(true.min()), float(true.max())
-            ax.plot([low, high], [low, high], color=GREY, lw=1, ls="--")
-            ax.set(title=f"{name}, r = {scores['r']:.3f}", xlabel="true (standardised)", ylabel="predicted")
-            ax.legend(markerscale=3, loc="upper left", title="component", title_fontsize=8)
-    return figure
+def wrapped(label: str) -> str:
+    """A label in lines that an axis has room for."""
+    return textwrap.fill(label, LINE)
+
+
+def proxy(label: str, **look: Any) -> Artist:
+    """A line that stands in a legend only."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **look)
+
+
+def once(axes: Iterable[Axes]) -> list[Artist]:
+    """What has a label, each label once."""
+    found: dict[str, Artist] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values())
+
+
+def legend_below(figure: Figure, handles: list[Artist]) -> None:
+    """One legend for all panels, under them, over no data."""
+    if not handles:
+        return
+    rows = -(-len(handles) // max(1, int(figure.get_figwidth() // 1.6)))
+    columns = -(-len(handles) // max(1, rows))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.8)
 
 
 def correlations(targets: dict[str, Any]) -> Figure:
-    """r of each probe with its interval, beside the controls, one panel a quantity."""
+    """r of each probe with its interval, beside the controls, one panel a quantity, all over the same range."""
+    rows = {name: rows_of_r(target) for name, target in targets.items()}
+    ends = [end for found in rows.values() for _, low, high in found.values() for end in (*low, *high)]
+    ends = [end for end in ends if np.isfinite(end)]
+    most = max((len(found) for found in rows.values()), default=1)
     with styled():
-        figure, axes = grid(len(targets), 2, width=4.2, height=2.6)
-        for ax, (name, target) in zip(axes, targets.items(), strict=True):
-            rows = {"model": target, **{k: v for k, v in target["controls"].items() if "linear" in v}}
-            for offset, probe, colour in ((0.14, "linear", BLUE), (-0.14, "mlp", ORANGE)):
-                for i, row in enumerate(reversed(rows.values())):
-                    low, high = row[probe]["r_ci95"]
-                    ax.plot([low, high], [i + offset] * 2, color=colour, lw=1.4)
-                    label = {"mlp": "MLP"}.get(probe, probe) if i == 0 else None
-                    ax.plot(row[probe]["r"], i + offset, "o", ms=5, color=colour, label=label)
-            ax.set(title=name, xlabel="Pearson r on held-out episodes", yticks=range(len(rows)))
-            ax.set_yticklabels(list(rows)[::-1])
-            ax.axvline(0, color=GREY, lw=0.8)
-            ax.legend(loc="best")
+        figure, axes = grid(len(rows), 2, width=4.2, height=0.9 + 0.42 * most)
+        for ax, (name, found) in zip(axes, rows.items(), strict=True):
+            draw_correlations(ax, found)
+            # The same range in all panels: r of 0.2 must not look like r of 0.9.
+            ax.set(title=name, xlabel="Pearson r on held-out episodes", xlim=(min([-0.05, *ends]) - 0.03, 1.03))
+        legend_below(figure, once(axes))
     return figure
+
+
+def rows_of_r(target: dict[str, Any]) -> dict[str, tuple[list[float], list[float], list[float]]]:
+    """r and both ends of its interval, linear and MLP, by what was read: the embedding, then the controls."""
+    rows = {"embedding": target}
+    if "seen" in target["linear"]:
+        rows["embedding, inside\nthe picture"] = {probe: target[probe]["seen"] for probe in PROBES}
+    rows |= {name: scores for name, scores in target["controls"].items() if "linear" in scores}
+    found = {}
+    for name, scores in rows.items():
+        values = [[scores[probe]["r"], *scores[probe]["r_ci95"]] for probe in PROBES]
+        found[name] = tuple(np.array(values, dtype=float).T.tolist())  # None becomes NaN
+    return found
+
+
+def draw_correlations(ax: Axes, rows: dict[str, tuple[list[float], list[float], list[float]]]) -> None:
+    """A point and a bar for each probe, the first row at the top."""
+    for i, (r, low, high) in enumerate(reversed(rows.values())):
+        for j, (label, colour) in enumerate(PROBES.values()):
+            y = i + 0.14 - 0.28 * j
+            ax.plot([low[j], high[j]], [y, y], color=colour, lw=1.4)
+            ax.plot(r[j], y, "o", ms=5, color=colour, label=label)
+    ax.set(yticks=range(len(rows)), ylim=(-0.5, len(rows) - 0.5))
+    ax.set_yticklabels(list(rows)[::-1])
+    ax.axvline(0, color=GREY, lw=0.8)
 
 
 def open_loop(rows: list[dict[str, Any]]) -> Figure:
@@ -122,11 +162,11 @@ def open_loop(rows: list[dict[str, Any]]) -> Figure:
         h = [row["h"] for row in rows]
         for name, label, colour in curves:
             mean = np.array([row[name] for row in rows], dtype=float)
-            low, high = np.array([row[f"{name}_ci95"] for row in rows], dtype=float).T
+            low, high = np.array([row[f"{name}_ci95"] for row in rows], dtype=float).reshape(-1, 2).T
             ax.plot(h, mean, "o-", ms=3.5, color=colour, label=label, zorder=3 if name == "mse" else 2)
             # A logarithmic axis has no place for 0 or less, where an interval from few episodes may end.
             ax.fill_between(h, np.maximum(low, mean * 1e-2), high, color=colour, alpha=0.16, lw=0)
-        if min(row[name] for row in rows for name, _, _ in curves) > 0:
+        if rows and all(row[name] > 0 for row in rows for name, _, _ in curves if row[name] is not None):
             ax.set_yscale("log")
         ax.set(title="Open-loop error", xlabel="horizon in blocks", ylabel="mean square over dimensions", xticks=h)
         ax.legend()
@@ -174,7 +214,7 @@ def score_strips(scores: dict[str, dict[str, Float[np.ndarray, " n"]]], titles: 
                 x = i + rng.uniform(-0.18, 0.18, len(values))
                 ax.scatter(x, values, s=9, alpha=0.6, color=KIND_COLOURS[kind], lw=0)
                 ax.plot([i - 0.28, i + 0.28], [np.median(values)] * 2, color="#111827", lw=1.6)
-            if min(values.min() for values in by_kind.values()) > 0:
+            if all((values > 0).all() for values in by_kind.values()):
                 ax.set_yscale("log")
             ax.set(title=titles[scorer], xticks=range(len(by_kind)), ylabel="largest step")
             ax.set_xticklabels(list(by_kind))

@@ -1,95 +1,177 @@
-"""Probes of one quantity: linear and MLP, from a model's features and from every control's."""
+"""Probes of one quantity: linear and MLP, from a model's features and from every control's, fold by fold."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lewm.datasets.schema import Source
-from lewm.probes.controls import constant_score, shuffled_over_episodes
-from lewm.probes.features import Frames
+from lewm.errors import UserError
+from lewm.probes.controls import shuffled_over_episodes
+from lewm.probes.features import Table
+from lewm.probes.frames import Frames, choose_frames, union
 from lewm.probes.linear import fit_linear
 from lewm.probes.mlp import fit_mlp
-from lewm.probes.scores import score_probe
-from lewm.probes.seams import Probe, Rows
+from lewm.probes.parts import Parts, Plan
+from lewm.probes.scores import score
+from lewm.probes.seams import Probe, Rows, Scale
 from lewm.probes.targets import Quantity, require_spread, usable_rows, values_of
 
-PARTS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Chosen frames of the three parts, and every kind of features of them."""
-
-    frames: dict[str, Frames]
-    features: dict[str, dict[str, Float[np.ndarray, "n d"]]]  # by part, then by name
+PROBES: dict[str, Callable[[Rows, Rows, int], Probe]] = {
+    "linear": lambda train, val, seed: fit_linear(train, val),
+    "mlp": lambda train, val, seed: fit_mlp(train, val, seed=seed),
+}
 
 
 @dataclass(frozen=True)
 class Values:
-    """A quantity at the usable frames of each part, and how many frames had none."""
+    """A quantity at the frames in which it is known, and what it takes to read it there."""
 
     quantity: Quantity
-    y: dict[str, Float[np.ndarray, "n c"]]
-    usable: dict[str, np.ndarray]
+    frames: Frames
+    y: Float[np.ndarray, "n c"]
+    num_frames: int  # that a probe sees
+    frameskip: int
+    dropped: dict[str, int]  # frames in which it is NaN or infinite, by part
+    chosen: dict[str, Any]  # how frames were chosen, by part
 
     @property
-    def dropped(self) -> dict[str, int]:
-        """Frames of each part in which the quantity is NaN or infinite."""
-        return {part: int((~usable).sum()) for part, usable in self.usable.items()}
+    def needed(self) -> Frames:
+        """Every frame whose features a probe sees."""
+        return union([self.frames.before(i * self.frameskip) for i in range(self.num_frames)])
+
+    def rows(self, table: Table, name: str, episodes: Int[np.ndarray, " m"]) -> Rows:
+        """Features `name` and the quantity in those episodes."""
+        kept = np.isin(self.frames.episode, episodes)
+        frames = self.frames.of(episodes)
+        return Rows(table.at(name, frames, self.num_frames, self.frameskip), self.y[kept], frames.episode)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What results say of the quantity itself."""
+        q = self.quantity
+        return {
+            "unit": q.unit,
+            "error_unit": q.error_unit,
+            "kind": q.kind,
+            "column": q.column,
+            "num_frames": self.num_frames,
+            "dropped": self.dropped,
+        }
 
 
-def observe(source: Source, quantity: Quantity, frames: dict[str, Frames]) -> Values:
-    """The quantity's values; UserError where they are mostly missing or constant."""
-    y, usable = {}, {}
-    for part, chosen in frames.items():
-        values = values_of(source, quantity, chosen)
-        usable[part] = usable_rows(values, quantity, part)
-        y[part] = values[usable[part]]
-    require_spread(y["train"], quantity)
-    return Values(quantity, y, usable)
+def observe(source: Source, quantity: Quantity, plan: Plan, max_frames: int, *, history: int, frameskip: int) -> Values:
+    """The quantity's values at chosen frames; UserError where they are mostly missing or constant.
 
-
-def rows_of(observed: Observed, values: Values, name: str) -> dict[str, Rows]:
-    """Features `name` and the quantity, by part."""
-    found = {}
-    for part in PARTS:
-        usable = values.usable[part]
-        x, episode = observed.features[part][name][usable], observed.frames[part].episode[usable]
-        found[part] = Rows(x, values.y[part], episode)
+    A probe that sees several frames gets as many fewer examples, so that about `max_frames` of a part are embedded.
+    """
+    num = quantity.num_frames(history)
+    names = ("train", "val", "test") if len(plan.folds) == 1 else ("all",)
+    frames, values, dropped, chosen = [], [], {}, {}
+    for name, episodes in zip(names, plan.groups, strict=True):
+        part = choose_frames(source.lengths, episodes, -(-max_frames // num), first=(num - 1) * frameskip)
+        if len(part) == 0:
+            raise UserError(
+                f"{quantity.name} is read from {num} frames {frameskip} rows apart, and no {name} episode of "
+                f"{source.path} has the {(num - 1) * frameskip + 1} rows for it"
+            )
+        y = values_of(source, quantity, part, frameskip)
+        usable = usable_rows(y, quantity, name)
+        frames.append(Frames(part.episode[usable], part.row[usable], part.available))
+        values.append(y[usable])
+        dropped[name], chosen[name] = int((~usable).sum()), part.describe()
+    both = Frames(np.concatenate([f.episode for f in frames]), np.concatenate([f.row for f in frames]), 0)
+    found = Values(quantity, both, np.concatenate(values), num, frameskip, dropped, chosen)
+    for fold in plan.folds:
+        for episodes in (fold.train, fold.val, fold.test):
+            if not np.isin(both.episode, episodes).any():
+                raise UserError(f"{quantity.name} is known in no episode of a fold; leave it out of --targets")
+        require_spread(found.y[np.isin(both.episode, fold.train)], quantity)
     return found
 
 
-def fit_probes(rows: dict[str, Rows], *, seed: int) -> dict[str, Probe]:
-    """The linear and the MLP probe, trained on train, chosen on val."""
-    return {
-        "linear": fit_linear(rows["train"], rows["val"]),
-        "mlp": fit_mlp(rows["train"], rows["val"], seed=seed),
-    }
+@dataclass(frozen=True)
+class Reading:
+    """Fitted probes, one for each fold, and what they read on its test episodes, in the quantity's own numbers."""
+
+    values: Values
+    folds: list[tuple[Parts, Probe, Scale]]
+    scale: Scale  # of all training frames, by which scores are standardised
+    true: Float[np.ndarray, "n c"]
+    read: Float[np.ndarray, "n c"]
+    episode: Int[np.ndarray, " n"]
+
+    def of(self, x: Float[np.ndarray, "m d"], episode: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m c"]:
+        """What other features say, each read by the fold that tests its episode."""
+        found = np.full((len(x), self.true.shape[1]), np.nan)
+        for parts, probe, scale in self.folds:
+            own = np.isin(episode, parts.test)
+            if own.any():
+                found[own] = scale.undo(probe.predict(x[own]))
+        return found
+
+    def score(self, *, seed: int = 0) -> dict[str, Any]:
+        """Scores on all test episodes."""
+        return score(self.values.quantity, self.scale, self.true, self.read, self.episode, seed=seed)
 
 
-def score_both(rows: dict[str, Rows], components: list[str], *, seed: int) -> tuple[dict[str, Any], dict[str, Probe]]:
-    """Scores of both probes on test, and the probes."""
-    probes = fit_probes(rows, seed=seed)
-    scores = {
-        name: score_probe(probe, rows["train"], rows["test"], components=components, seed=seed)
-        for name, probe in probes.items()
-    }
-    return scores, probes
+def read(
+    table: Table,
+    values: Values,
+    plan: Plan,
+    name: str,
+    probe: str,
+    *,
+    seed: int = 0,
+    change: Callable[[Rows], Rows] = lambda rows: rows,
+) -> Reading:
+    """Fit a probe on features `name` in every fold, and read its test episodes; `change` is done to each part first."""
+    folds, true, found, episode = [], [], [], []
+    for parts in plan.folds:
+        train, val, test = (change(values.rows(table, name, e)) for e in (parts.train, parts.val, parts.test))
+        scale, fitted = Scale.of(train.y), PROBES[probe](train, val, seed)
+        folds.append((parts, fitted, scale))
+        true.append(test.y)
+        found.append(scale.undo(fitted.predict(test.x)))
+        episode.append(test.episode)
+    return Reading(values, folds, scale_of(values, plan), *map(np.concatenate, (true, found, episode)))
 
 
-def score_controls(observed: Observed, values: Values, *, seed: int) -> dict[str, Any]:
+def scale_of(values: Values, plan: Plan) -> Scale:
+    """The scale of all training frames; those of several folds together are all frames."""
+    trained = np.unique(np.concatenate([parts.train for parts in plan.folds]))
+    return Scale.of(values.y[np.isin(values.frames.episode, trained)])
+
+
+def read_both(table: Table, values: Values, plan: Plan, name: str, **how: Any) -> dict[str, Reading]:
+    """Both probes of features `name`."""
+    return {probe: read(table, values, plan, name, probe, **how) for probe in PROBES}
+
+
+def score_controls(table: Table, values: Values, plan: Plan, *, seed: int) -> dict[str, Any]:
     """The same probes where there is no training, no network, no relation, no input."""
-    components = values.quantity.components
-    rows = rows_of(observed, values, "embedding")
-    shuffled = {part: shuffled_over_episodes(part_rows, seed=seed) for part, part_rows in rows.items()}
-    compared = {
-        "untrained": rows_of(observed, values, "untrained/embedding"),
-        "pixels": rows_of(observed, values, "pixels"),
-        "shuffled": shuffled,
+    readings = {
+        "untrained": read_both(table, values, plan, "untrained/embedding", seed=seed),
+        "pixels": read_both(table, values, plan, "pixels", seed=seed),
+        "shuffled": read_both(
+            table, values, plan, "embedding", seed=seed, change=lambda rows: shuffled_over_episodes(rows, seed=seed)
+        ),
     }
-    found = {name: score_both(part_rows, components, seed=seed)[0] for name, part_rows in compared.items()}
-    return found | {"constant": constant_score(rows["train"], rows["test"], components=components)}
+    found = {name: {probe: r.score(seed=seed) for probe, r in both.items()} for name, both in readings.items()}
+    return found | {"constant": score_constant(values, plan, seed=seed)}
+
+
+def score_constant(values: Values, plan: Plan, *, seed: int = 0) -> dict[str, Any]:
+    """Scores of predicting the training mean; r is undefined."""
+    true, mean, episode = [], [], []
+    for parts in plan.folds:
+        train, test = (np.isin(values.frames.episode, e) for e in (parts.train, parts.test))
+        true.append(values.y[test])
+        mean.append(np.broadcast_to(values.y[train].mean(axis=0), true[-1].shape))
+        episode.append(values.frames.episode[test])
+    arrays = map(np.concatenate, (true, mean, episode))
+    return score(values.quantity, scale_of(values, plan), *arrays, seed=seed)

@@ -14,10 +14,10 @@ import numpy as np
 from lewm import checkpoint as checkpoints
 from lewm.errors import UserError
 from lewm.paths import make_folder
-from lewm.probes import html, plots
+from lewm.probes import html, plots, report_probe
 from lewm.probes.provenance import Checkpoint, newest_checkpoint, origin, outdated
 from lewm.probes.results import plain, write_text
-from lewm.probes.tables import PIXELS, number, with_interval
+from lewm.probes.tables import number, with_interval
 from lewm.probes.verdict import Verdict, judge, key_figures
 
 EVALUATIONS = ("probe", "surprise")
@@ -229,61 +229,17 @@ def open_loop_section(known: Known) -> str:
     title, result = "Open-loop prediction", known.results.get("probe")
     if result is None:
         return not_yet(title, known, "probe")
-    if not result["open_loop"]:
-        return html.section(title, about_result(known, "probe"), html.paragraph(str(result.get("open_loop_note"))))
-    rows = [
-        (
-            row["h"],
-            with_interval(row["mse"], row["mse_ci95"]),
-            *(number(row[f"{name}_mse"]) for name in ("copy_last", "zero_action", "shuffled_action")),
-        )
-        for row in result["open_loop"]
-    ]
-    first = result["open_loop"][0]
-    about = f"{first['n']} windows of {first['episodes']} episodes, split {result['split']}; {first['ci_method']}."
-    header = ("blocks ahead", "error [95 %]", "copy last", "zeroed actions", "actions of another window")
-    picture = html.image_file(known.run / "report/probe/open_loop.png", "open-loop error by horizon")
-    head = (about_result(known, "probe"), html.paragraph(about, soft=True))
-    return html.section(title, *head, picture, html.table(header, rows))
+    parts = report_probe.open_loop(result, known.run / "report/probe")
+    return html.section(title, about_result(known, "probe"), *parts)
 
 
 def probe_section(known: Known) -> str:
-    """What can be read from a frame's embedding, beside the controls."""
+    """What can be read from embeddings, real and imagined, beside the controls."""
     title, result = "Physical quantities", known.results.get("probe")
     if result is None:
         return not_yet(title, known, "probe")
-    rows = []
-    for name, target in result["targets"].items():
-        lines = {"embedding": target} | {layer: found["targets"][name] for layer, found in result["layers"].items()}
-        lines |= {control: scores for control, scores in target["controls"].items() if "linear" in scores}
-        for features, scores in lines.items():
-            cells = [
-                cell
-                for probe in (scores["linear"], scores["mlp"])
-                for cell in (number(probe["mse"]), with_interval(probe["r"], probe["r_ci95"]))
-            ]
-            rows.append((name if features == "embedding" else "", features, *cells))
-        rows.append(("", "constant", number(target["controls"]["constant"]["mse"]), "–", "–", "–"))
-    about = (
-        f"{result['n_test']} frames of {result['episodes_test']} episodes, split {result['split']}: {result['how']}."
-    )
-    header = ("quantity", "features", "linear MSE", "linear r [95 %]", "MLP MSE", "MLP r [95 %]")
-    folder = known.run / "report/probe"
-    pictures = [html.image_file(folder / f"{name}.png", name) for name in ("correlations", "scatter", "spectrum")]
-    head = (about_result(known, "probe"), html.paragraph(about, soft=True))
-    note = html.paragraph(f"{PIXELS}.", soft=True)
-    return html.section(title, *head, html.table(header, rows), note, horizon_table(result), *pictures)
-
-
-def horizon_table(result: dict[str, Any]) -> str:
-    """Quantities read out of imagined embeddings, by horizon."""
-    rows = [
-        (name if i == 0 else "", row["h"], with_interval(row["r"], row["r_ci95"]), number(row["copy_last_r"]))
-        for name, ahead in result.get("horizon", {}).items()
-        for i, row in enumerate(row for row in ahead if row["r"] is not None)
-    ]
-    header = ("quantity", "blocks ahead", "linear r from imagined [95 %]", "from the last real one")
-    return html.table(header, rows) if rows else ""
+    parts = report_probe.quantities(result, known.run / "report/probe")
+    return html.section(title, about_result(known, "probe"), *parts)
 
 
 def surprise_section(known: Known) -> str:

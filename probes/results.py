@@ -49,14 +49,24 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def out_folder(out: str | Path | None, checkpoint: Path, kind: str) -> Path:
-    """The folder asked for, or report/`kind` in the checkpoint's run; made here, so that failing costs no work."""
+def out_folder(out: str | Path | None, paths: list[Path], kind: str) -> Path:
+    """The folder asked for, or report/`kind` in the checkpoints' run; made here, so that failing costs no work."""
     if out is None:
-        run = checkpoints.run_folder(checkpoint)
+        runs = {checkpoints.run_folder(path) for path in paths}
+        if len(runs) > 1:
+            raise UserError(f"the checkpoints are of {len(runs)} runs; say where the results go with --out DIR")
+        run = runs.pop()
         if run is None:
-            raise UserError(f"{checkpoint} lies in no run folder; say where the results go with --out DIR")
+            raise UserError(f"{paths[0]} lies in no run folder; say where the results go with --out DIR")
         out = run / "report" / kind
     return make_folder(out)
+
+
+def cache_folder(paths: list[Path], out: Path) -> Path:
+    """Where computed features are kept: in the checkpoints' run, or with the results."""
+    runs = {checkpoints.run_folder(path) for path in paths}
+    run = runs.pop()
+    return (out if runs or run is None else run) / "cache"
 
 
 def write_result(result: dict[str, Any], figures: dict[str, Figure], out: Path) -> dict[str, Any]:

@@ -12,15 +12,32 @@ from jaxtyping import Bool, Float
 from lewm.datasets.schema import Source, require_column
 from lewm.errors import UserError
 from lewm.paths import shipped
-from lewm.probes.features import Frames
+from lewm.probes import kinds
+from lewm.probes.frames import Frames
 
 SHIPPED = ("push_t", "reacher", "cube", "two_room")  # in the order in which they are tried
-KINDS = ("vector", "angle")
+EDGES = ("left", "right", "top", "bottom")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A slice of a column; an angle is probed as its sine and cosine. `width` is the column's, where it must be."""
+    """A slice of a column, and how it is probed.
+
+    Args:
+        name: how results call it.
+        column: the stored column; one of several axes is flattened.
+        slice: first number, and one past the last.
+        kind: see `kinds`.
+        unit: of the stored numbers.
+        width: numbers in a row of the column, where it must have just so many.
+        frames: frames the probe sees, one frameskip apart; null for 1, and for the model's history where it is a
+            velocity (at least 2).
+        order: of a quaternion's numbers, `wxyz` or `xyzw`.
+        period: of a velocity's numbers, where they are wrapped.
+        image: the first two numbers' values at the picture's edges `left`, `right`, `top`, `bottom`.
+        at: of an angle, the quantity at whose place it is drawn.
+        turned: what an angle of 0 is drawn as, in degrees clockwise from the picture's right.
+    """
 
     name: str
     column: str
@@ -28,12 +45,42 @@ class Quantity:
     kind: str = "vector"
     unit: str = ""
     width: int | None = None
+    frames: int | None = None
+    order: str = "wxyz"
+    period: float | None = None
+    image: dict[str, float] | None = None
+    at: str | None = None
+    turned: float = 0.0
 
     @property
     def components(self) -> list[str]:
         """Names of the probed numbers."""
-        numbers = [str(i) for i in range(*self.slice)]
-        return numbers if self.kind == "vector" else [f"{f} {i}" for f in ("sin", "cos") for i in numbers]
+        return kinds.component_names(self.kind, *self.slice)
+
+    @property
+    def error_unit(self) -> str:
+        """The unit of a reading's error."""
+        return kinds.error_unit(self.kind, self.unit)
+
+    def error(self, true: Float[np.ndarray, "n c"], read: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " n"]:
+        """How far readings are off in `error_unit`."""
+        return kinds.error(self.kind, true, read)
+
+    def num_frames(self, history: int) -> int:
+        """Frames the probe sees, for a model that predicts from `history` frames."""
+        return self.frames or (max(2, history) if self.kind == "velocity" else 1)
+
+    def seen(self, values: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, " n"] | None:
+        """Whether the place lies inside the picture; None where that is not known."""
+        if self.image is None:
+            return None
+        x, y = self.place(values).T
+        return (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
+
+    def place(self, values: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n 2"]:
+        """Where in the picture it is: shares of its width from the left and of its height from the top."""
+        left, right, top, bottom = (self.image[edge] for edge in EDGES)  # type: ignore[index]
+        return (values[:, :2] - (left, top)) / (right - left, bottom - top)
 
 
 def load_quantities(targets: str | Path | None, source: Source) -> tuple[str, list[Quantity]]:
@@ -91,12 +138,44 @@ def parse(entry: dict[str, Any], path: Path) -> Quantity:
     missing = [key for key in ("name", "column", "slice") if key not in entry]
     if missing:
         raise UserError(f"an entry of {path} lacks {missing[0]!r}; it needs name, column and slice")
+    where = f"of {entry['name']!r} in {path}"
     cut = entry["slice"]
     if not (isinstance(cut, list) and len(cut) == 2 and all(isinstance(i, int) for i in cut) and 0 <= cut[0] < cut[1]):
-        raise UserError(f"slice of {entry['name']!r} in {path} is {cut}; it must be [first, one past the last]")
-    if entry.get("kind", "vector") not in KINDS:
-        raise UserError(f"kind of {entry['name']!r} in {path} is {entry['kind']!r}; one of {', '.join(KINDS)}")
-    return Quantity(**{**entry, "slice": (cut[0], cut[1])})
+        raise UserError(f"slice {where} is {cut}; it must be [first, one past the last]")
+    quantity = Quantity(**{**entry, "slice": (cut[0], cut[1])})
+    if problem := wrong_setting(quantity):
+        raise UserError(f"{problem[0]} {where} is {entry.get(problem[0])!r}; {problem[1]}")
+    return quantity
+
+
+def wrong_setting(q: Quantity) -> tuple[str, str] | None:
+    """The first key whose value cannot be, and what it must be."""
+    size = q.slice[1] - q.slice[0]
+    if q.kind not in kinds.KINDS:
+        return "kind", f"one of {', '.join(kinds.KINDS)}"
+    if q.order not in kinds.ORDERS:
+        return "order", f"one of {', '.join(kinds.ORDERS)}"
+    if q.kind == "quaternion" and size != 4:
+        return "slice", "a quaternion has four numbers"
+    low = 2 if q.kind == "velocity" else 1
+    if q.frames is not None and not (isinstance(q.frames, int) and q.frames >= low):
+        return "frames", f"a whole number from {low}"
+    if q.period is not None and not (q.kind == "velocity" and is_number(q.period) and q.period > 0):
+        return "period", "above 0, and only a velocity has one"
+    if q.at is not None and q.kind != "angle":
+        return "at", "only an angle is drawn at another quantity's place"
+    if q.image is not None:
+        if q.kind != "vector" or size < 2 or not isinstance(q.image, dict) or sorted(q.image) != sorted(EDGES):
+            return "image", f"it needs a vector of two numbers or more, and {', '.join(EDGES)}"
+        left, right, top, bottom = (q.image[edge] for edge in EDGES)
+        if not all(map(is_number, (left, right, top, bottom))) or left == right or top == bottom:
+            return "image", "its edges are four numbers, opposite ones different"
+    return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def misfit(quantity: Quantity, source: Source) -> str | None:
@@ -122,18 +201,17 @@ def describe_columns(source: Source) -> str:
     return ", ".join(f"{name} {list(map(int, column.shape))}" for name, column in sorted(source.columns.items()))
 
 
-def values_of(source: Source, quantity: Quantity, frames: Frames) -> Float[np.ndarray, "n c"]:
-    """The quantity at each chosen frame; angles as all sines, then all cosines."""
+def values_of(source: Source, quantity: Quantity, frames: Frames, frameskip: int) -> Float[np.ndarray, "n c"]:
+    """The quantity at each chosen frame, as it is probed (see `kinds.encode`)."""
     low, high = quantity.slice
     values = np.empty((len(frames.row), high - low))
-    for e in np.unique(frames.episode):
-        at = frames.episode == e
-        column = source.column(quantity.column, int(e))
-        values[at] = column.reshape(len(column), -1)[frames.row[at], low:high]
-    if quantity.kind == "angle":
-        with np.errstate(invalid="ignore"):  # sine of infinity; such rows are dropped next
-            values = np.concatenate([np.sin(values), np.cos(values)], axis=1)
-    return values
+    for e, at in frames.by_episode():
+        column = source.column(quantity.column, e)
+        column = column.reshape(len(column), -1)[:, low:high].astype(np.float64)
+        if quantity.kind == "velocity":
+            column = kinds.differences(column, frameskip, quantity.period)
+        values[at] = column[frames.row[at]]
+    return kinds.encode(quantity.kind, values, quantity.order)
 
 
 def usable_rows(values: Float[np.ndarray, "n c"], quantity: Quantity, part: str) -> Bool[np.ndarray, " n"]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lewm.probes.provenance import Checkpoint, origin_note
-from lewm.probes.tables import number, with_interval
+from lewm.probes.tables import correlation, number, three_figures, with_interval
 
 COLLAPSED_STD = 0.1  # SIGReg aims at std 1 in every dimension
 COLLAPSED_RANK = 2.0
@@ -56,7 +56,8 @@ def judge(health: dict[str, float], probe: Result | None, surprise: Result | Non
     ):
         if found is not None:
             (fine if found[0] else faults).append((word, found[1]))
-    remarks = ([physics(surprise)] if surprise else []) + ([against_controls(probe)] if probe else [])
+    remarks = [physics(surprise)] if surprise else []
+    remarks += [imagination(probe), against_controls(probe)] if probe else []
     reasons = [reason for _, reason in faults + fine] + [remark for remark in remarks if remark]
     if faults:
         return Verdict(", ".join(word for word, _ in faults), False, reasons)
@@ -142,6 +143,35 @@ def caveats(surprise: Result) -> list[str]:
     return found
 
 
+def imagination(probe: Result) -> str | None:
+    """Whether what is imagined, at the farthest horizon, is nearer to the world than the last frame and wrong actions.
+
+    Of the first quantity that one frame tells, in its own unit; None where a result lacks these errors.
+    """
+    told = [name for name, target in probe["targets"].items() if target.get("num_frames") == 1]
+    rows = probe.get("horizon", {}).get(told[0]) if told else None
+    if not rows:
+        return None
+    own, copied, other = (rows[-1].get(f"{path}error") for path in ("", "copy_last_", "shuffled_action_"))
+    if own is None or copied is None or other is None:
+        return None
+    says = "What it imagines follows the world"
+    if own >= copied:
+        says = "What it imagines is no nearer to the world than the last frame"
+    elif own >= other:
+        says = "What it imagines does not follow its actions"
+    blocks = "1 block" if rows[-1]["h"] == 1 else f"{rows[-1]['h']} blocks"
+    return (
+        f"{says}: imagined {blocks} ahead, {told[0]} is off by {off_by(own, probe['targets'][told[0]])} on average; "
+        f"copying the last frame: {three_figures(copied)}, actions of another window: {three_figures(other)}."
+    )
+
+
+def off_by(error: float, target: dict[str, Any]) -> str:
+    """An error with its unit."""
+    return f"{three_figures(error)} {target.get('error_unit') or ''}".rstrip()
+
+
 def against_controls(probe: Result) -> str | None:
     """How many quantities are read better, linearly, than from an untrained network and from reduced pixels."""
     targets = probe["targets"]
@@ -180,8 +210,10 @@ def probe_figures(probe: Result) -> list[Figure]:
     found = []
     for name, target in list(probe["targets"].items())[:3]:
         low, high = target["linear"]["r_ci95"]
-        note = f"95 %: {number(low)} to {number(high)}; MLP {number(target['mlp']['r'])}"
-        found.append(Figure(f"{name}, linear r", number(target["linear"]["r"]), note))
+        note = f"95 %: {correlation(low)} to {correlation(high)}; MLP {correlation(target['mlp']['r'])}"
+        if (error := target["linear"].get("error")) is not None:
+            note += f"; off by {off_by(error, target)}"
+        found.append(Figure(f"{name}, linear r", correlation(target["linear"]["r"]), note))
     if probe["open_loop"]:
         row = probe["open_loop"][0]
         note = f"copying the last costs {number(row['copy_last_ratio'], 2)} times as much"

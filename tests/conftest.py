@@ -23,6 +23,7 @@ with install_import_hook(["lewm.model", "lewm.loss", "lewm.health", "lewm.clip"]
     import lewm.model.world_model  # noqa: F401
 
 from lewm.clip import Interface
+from lewm.datasets.schema import Column
 from lewm.model.world_model import WorldModel
 
 TINY: dict[str, Any] = {
@@ -104,3 +105,74 @@ def write_flat(tmp_path: Path) -> Callable[..., Path]:
 def flat_file(write_flat: Callable[..., Path]) -> Path:
     """40 episodes of 1 to 30 rows."""
     return write_flat(flat_columns([1 + (7 * i) % 30 for i in range(40)]))
+
+
+class FakeSource:
+    """Frames show episode and row; columns as given."""
+
+    path = Path("fake.h5")
+    frame_shape = (2, 2, 3)
+
+    def __init__(self, lengths, columns=None):
+        self.lengths, self.keys = np.array(lengths), [f"k{e}" for e in range(len(lengths))]
+        self._columns = columns or {}
+        self.columns = {name: Column(values.dtype, values.shape[1:]) for name, values in self._columns.items()}
+
+    def frames(self, episode, rows):
+        out = np.zeros((len(rows), 2, 2, 3), dtype=np.uint8)
+        out[..., 0], out[..., 1] = episode, np.asarray(rows)[:, None, None]
+        return out
+
+    def column(self, name, episode):
+        low = int(self.lengths[:episode].sum())
+        return self._columns[name][low : low + int(self.lengths[episode])]
+
+    def fingerprint(self):
+        return "fake"
+
+
+class CountingSource:
+    """Episodes whose frame shows the sum of all actions before it; actions are small whole numbers."""
+
+    def __init__(self, lengths, seed=0):
+        rng = np.random.default_rng(seed)
+        self.lengths, self.path = np.array(lengths), Path("fake")
+        self._actions = [rng.integers(0, 4, (n, 1)).astype(np.float32) for n in lengths]
+        for actions in self._actions:
+            actions[-1] = np.nan  # the last row has no valid action
+
+    def frames(self, episode, rows):
+        position = np.concatenate([[0], np.cumsum(self._actions[episode][:-1, 0])])[rows]
+        return np.broadcast_to(position[:, None, None, None], (len(rows), 2, 2, 3)).astype(np.uint8)
+
+    def actions(self, episode):
+        return self._actions[episode]
+
+
+class ExactModel:
+    """Knows the dynamics: the embedding is the position, the next one adds the block's actions."""
+
+    def __init__(self, history=3, frameskip=2, blind=False):
+        self.interface = Interface(
+            image_size=2, frameskip=frameskip, history=history, action_mean=(0.0,), action_std=(1.0,)
+        )
+        self.blind = blind
+
+    def encode(self, pixels):
+        return pixels.float().mean(dim=(2, 3, 4))[..., None]
+
+    def rollout(self, z, past, future):
+        assert past.shape[1] == z.shape[1] - 1
+        assert torch.allclose(z[:, 1:, 0] - z[:, :-1, 0], past.sum(dim=(2, 3)))  # the past fits the context
+        step = future.sum(dim=(3, 4)) * (0 if self.blind else 1)
+        return (z[:, -1:] + step.cumsum(dim=2))[..., None]
+
+
+def score_probe(probe, train, test):
+    """Scores of a fitted probe on test rows, of a quantity without a name."""
+    from lewm.probes.scores import score
+    from lewm.probes.seams import Scale
+    from lewm.probes.targets import Quantity
+
+    scale, quantity = Scale.of(train.y), Quantity(name="q", column="q", slice=(0, test.y.shape[1]))
+    return score(quantity, scale, test.y, scale.undo(probe.predict(test.x)), test.episode)

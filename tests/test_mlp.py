@@ -2,10 +2,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from conftest import score_probe
 
 from lewm.probes.linear import fit_linear
 from lewm.probes.mlp import fit_mlp, warmup_cosine
-from lewm.probes.scores import score_probe
 from lewm.probes.seams import Rows
 
 
@@ -22,8 +22,8 @@ def folded(n=6000, seed=0):
 
 def test_mlp_reads_a_planted_nonlinear_code_that_the_linear_probe_cannot():
     train, val, test = folded()
-    mlp = score_probe(fit_mlp(train, val), train, test, components=["0", "1"])
-    linear = score_probe(fit_linear(train, val), train, test, components=["0", "1"])
+    mlp = score_probe(fit_mlp(train, val), train, test)
+    linear = score_probe(fit_linear(train, val), train, test)
     assert mlp["r"] > 0.995
     assert linear["r"] < 0.2
 
@@ -33,7 +33,7 @@ def test_mlp_finds_nothing_in_noise_and_stops_early():
     rng = np.random.default_rng(1)
     noisy = [Rows(rng.normal(size=part.x.shape), part.y, part.episode) for part in (train, val, test)]
     probe = fit_mlp(noisy[0], noisy[1])
-    scores = score_probe(probe, noisy[0], noisy[2], components=["0", "1"])
+    scores = score_probe(probe, noisy[0], noisy[2])
     assert abs(scores["r"]) < 0.15
     assert probe.epochs < 60
 

@@ -1,55 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
+from conftest import CountingSource, ExactModel
 
-from lewm.clip import Interface
 from lewm.errors import UserError
-from lewm.probes.horizon import horizon
-from lewm.probes.linear import LinearProbe
 from lewm.probes.open_loop import choose_windows, farthest, imagine, open_loop, others
-from lewm.probes.quantities import Values
-from lewm.probes.seams import Scale
-from lewm.probes.targets import Quantity
-
-
-class CountingSource:
-    """Episodes whose frame shows the sum of all actions before it; actions are small whole numbers."""
-
-    def __init__(self, lengths, seed=0):
-        rng = np.random.default_rng(seed)
-        self.lengths, self.path = np.array(lengths), Path("fake")
-        self._actions = [rng.integers(0, 4, (n, 1)).astype(np.float32) for n in lengths]
-        for actions in self._actions:
-            actions[-1] = np.nan  # the last row has no valid action
-
-    def frames(self, episode, rows):
-        position = np.concatenate([[0], np.cumsum(self._actions[episode][:-1, 0])])[rows]
-        return np.broadcast_to(position[:, None, None, None], (len(rows), 2, 2, 3)).astype(np.uint8)
-
-    def actions(self, episode):
-        return self._actions[episode]
-
-
-class ExactModel:
-    """Knows the dynamics: the embedding is the position, the next one adds the block's actions."""
-
-    def __init__(self, history=3, frameskip=2, blind=False):
-        self.interface = Interface(
-            image_size=2, frameskip=frameskip, history=history, action_mean=(0.0,), action_std=(1.0,)
-        )
-        self.blind = blind
-
-    def encode(self, pixels):
-        return pixels.float().mean(dim=(2, 3, 4))[..., None]
-
-    def rollout(self, z, past, future):
-        assert past.shape[1] == z.shape[1] - 1
-        assert torch.allclose(z[:, 1:, 0] - z[:, :-1, 0], past.sum(dim=(2, 3)))  # the past fits the context
-        step = future.sum(dim=(3, 4)) * (0 if self.blind else 1)
-        return (z[:, -1:] + step.cumsum(dim=2))[..., None]
-
 
 EPISODES = np.arange(24)
 
@@ -87,34 +41,6 @@ def test_a_single_window_says_nothing_about_other_actions():
     assert row["n"] == 1
     assert np.isnan([row["shuffled_action_mse"], row["shuffled_action_ratio"], *row["shuffled_action_mse_ci95"]]).all()
     assert np.isfinite([row["mse"], row["zero_action_ratio"]]).all()
-
-
-class Positions:
-    """The counting source with its position as a column."""
-
-    def __init__(self, source):
-        self.source, self.lengths = source, source.lengths
-
-    def column(self, name, episode):
-        return np.concatenate([[0], np.cumsum(self.source.actions(episode)[:-1, 0])])[:, None]
-
-
-@pytest.mark.parametrize("blind", [False, True])
-def test_quantities_are_read_from_imagined_embeddings_at_the_row_they_are_of(blind):
-    source = CountingSource([40] * 24)
-    imagined = imagine(ExactModel(blind=blind), source, EPISODES)
-    y = {"train": np.array([[0.0], [20.0], [40.0]])}
-    values = Values(Quantity(name="position", column="p", slice=(0, 1)), y, {})
-    scale = Scale.of(y["train"])
-    probe = LinearProbe(scale, np.ones((1, 1)), np.zeros(1), 0.0)
-    rows = horizon(Positions(source), values, probe, imagined)
-    assert [row["h"] for row in rows] == list(range(1, 9))
-    for row, error in zip(rows, open_loop(imagined), strict=True):
-        assert row["mse"] == pytest.approx(error["mse"] / scale.std[0] ** 2, abs=1e-10)
-        assert row["copy_last_mse"] == pytest.approx(error["copy_last_mse"] / scale.std[0] ** 2)
-        assert row["r"] == pytest.approx(row["copy_last_r"] if blind else 1)
-        assert row["r_ci95"][0] - 1e-9 <= row["r"] <= row["r_ci95"][1] + 1e-9
-    assert rows[-1]["copy_last_r"] < 0.99
 
 
 @pytest.mark.parametrize("context", [1, 3])

@@ -46,6 +46,20 @@ def probe_result():
     }
 
 
+def extended(result, unit="m"):
+    """A result with all that older versions did not write."""
+    (name,) = result["targets"]
+    target = result["targets"][name]
+    more = {"error": 31.25, "error_ci95": [30.0, 33.0], "ci_reliable": True}
+    seen = scores(0.97) | more | {"error": 12.5, "n": 80, "share": 0.8}
+    about = {"error_unit": unit, "num_frames": 1, "dropped": {"train": 12, "val": 0, "test": 3}}
+    both = {probe: target[probe] | more | {"seen": seen} for probe in ("linear", "mlp")}
+    row = {"r": 0.8, "r_ci95": [0.7, 0.9], "mse": 0.3, "error": 62.0, "copy_last_error": 127.0, "copy_last_r": 0.41}
+    row |= {"encoded_error": 50.0, "encoded_r": 0.95, "shuffled_action_error": 139.0, "shuffled_action_r": 0.2}
+    ahead = {name: [row | {"h": h} for h in range(1, 9)]}
+    return result | {"targets": {name: target | both | about}, "horizon": ahead}
+
+
 def surprise_result():
     kind = {"n": 20, "auroc": 0.9, "auroc_ci95": [0.8, 0.97], "effect_size": 1.2, "p_paired_t": 1e-4}
     both = {"kinds": {"visual": kind, "physical": kind | {"localised": 0.8}}, "physical_vs_visual": kind}
@@ -217,6 +231,134 @@ def test_the_report_shows_quantities_read_from_imagined_embeddings(tmp_path):
     page = report(tmp_path).read_text()
     assert "0.800 [0.700, 0.900]" in page and "0.410" in page and "<b>q" not in page
     assert "as many numbers as the embedding has" in page
+
+
+def test_the_report_shows_errors_in_units_of_the_world(tmp_path):
+    write(tmp_path, "probe", extended(probe_result()))
+    page = report(tmp_path).read_text()
+    assert ", error in m</th>" in page and "<td>31.2</td>" in page
+    text = visible(page)
+    for sentence in (
+        "embedding, inside the picture: the same probe",
+        "is inside the picture in 80 % of the frames (80).",
+        "which were left out: 12 of train, 3 of test.",
+    ):
+        assert sentence in text
+    assert "fewer than 20 episodes" not in page and "Checkpoints" not in page
+
+
+@pytest.mark.parametrize("part", ["whole", "seen"])
+def test_intervals_from_few_episodes_are_warned_of(tmp_path, part):
+    few = extended(probe_result())
+    (target,) = few["targets"].values()
+    (target["linear"] if part == "whole" else target["linear"]["seen"])["ci_reliable"] = False
+    write(tmp_path, "probe", few)
+    warned = re.findall(r'<p class="warning">(.*?)</p>', report(tmp_path).read_text())
+    assert len(warned) == 1 and "fewer than 20 episodes" in warned[0]
+    assert ("inside the picture" in warned[0]) == (part == "seen")
+
+
+def test_imagined_states_are_shown_at_four_horizons_beside_what_they_compete_with(tmp_path):
+    write(tmp_path, "probe", extended(probe_result()))
+    page = report(tmp_path).read_text()
+    rows = re.findall(r"<tr><td>(\d)</td><td>0.800 \[0.700, 0.900\]</td>(.*?)</tr>", page)
+    assert [h for h, _ in rows] == ["1", "2", "4", "8"]
+    cells = ["62.0", "50.0 (0.950)", "127 (0.410)", "–", "139 (0.200)"]  # there is no row of zeroed actions here
+    assert re.findall(r"<td>(.*?)</td>", rows[0][1]) == cells
+
+
+@pytest.mark.parametrize("horizon", [True, False])
+def test_results_of_older_versions_make_a_report(tmp_path, horizon):
+    old = probe_result()
+    old["layers"] = {"cls": {"targets": old["targets"]}}
+    if not horizon:
+        del old["horizon"]
+    write(tmp_path, "probe", old)
+    text = visible(report(tmp_path).read_text())
+    assert "0.900 [0.800, 0.950]" in text and "–" in text and "cls: the encoder" in text
+    assert ("From imagined states" in text) == horizon
+    assert "Checkpoints" not in text and "off by" not in text
+
+
+def checkpoint_row(step, run="a", **changes):
+    found = {"path": f"{run}/checkpoints/step={step}.ckpt", "step": step, "run": run, "val_error": 0.25}
+    return found | {"targets": {"q<b>": {"linear": scores(0.9)}}, "best": False, "as_good": False} | changes
+
+
+@pytest.mark.parametrize(
+    ("split", "says"), [("test", "split test, which the choice has not seen"), ("all", "has seen these episodes")]
+)
+def test_several_checkpoints_are_listed_with_the_best_and_how_it_was_chosen(tmp_path, split, says):
+    rows = [checkpoint_row(10), checkpoint_row(20, as_good=True), checkpoint_row(30, best=True, as_good=True)]
+    write(tmp_path, "probe", extended(probe_result()) | {"checkpoints": rows, "split": split})
+    page = report(tmp_path).read_text()
+    words = re.findall(r"<tr><td>step=\d+.ckpt</td><td>(\d+)</td><td>(.*?)</td>", page)
+    assert words == [("10", ""), ("20", "as good"), ("30", "best")]
+    assert "probed on validation episodes" in page and says in page and "q<b>" not in page
+
+
+def test_checkpoints_of_several_runs_are_told_apart(tmp_path):
+    rows = [checkpoint_row(10, run="x/one"), checkpoint_row(10, run="x/two", best=True) | {"step": None}]
+    write(tmp_path, "probe", probe_result() | {"checkpoints": rows})
+    page = report(tmp_path).read_text()
+    assert "one, step=10.ckpt" in page and "<td>two, step=10.ckpt</td><td>–</td>" in page
+
+
+def test_pictures_stand_in_order_each_with_what_it_shows(tmp_path):
+    from PIL import Image
+
+    rows = [checkpoint_row(10, best=True)]
+    write(tmp_path, "probe", extended(probe_result()) | {"checkpoints": rows})
+    names = ["open_loop", "correlations", "scatter", "error_map", "poses", "spectrum", "horizon", "checkpoints"]
+    for name in names:
+        Image.new("RGB", (2, 2)).save(tmp_path / "report" / "probe" / f"{name}.png")
+    page = report(tmp_path).read_text()
+    figures = re.findall(r"<figcaption>(.+?)</figcaption>\n<img alt=\"(.+?)\"", page)
+    assert [alt for _, alt in figures] == [name.replace("_", " ") for name in names]
+    assert len({caption for caption, _ in figures}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "What it imagines follows the world"),
+        ({"copy_last_error": 60.0}, "no nearer to the world than the last frame"),
+        ({"shuffled_action_error": 60.0}, "does not follow its actions"),
+    ],
+)
+def test_the_verdict_says_how_far_off_the_farthest_imagined_state_is(changes, says):
+    result = extended(probe_result(), unit="units of the 512-unit window")
+    (rows,) = result["horizon"].values()
+    rows[-1] |= changes
+    (reason,) = [reason for reason in judge({}, result, None).reasons if "imagines" in reason]
+    assert says in reason and "imagined 8 blocks ahead" in reason
+    assert "is off by 62 units of the 512-unit window on average; copying the last frame: " in reason
+    assert "127, actions of another window: 139." in reason or changes
+
+
+@pytest.mark.parametrize("lacking", ["error", "copy_last_error", "shuffled_action_error"])
+def test_the_verdict_is_silent_on_imagined_states_where_errors_are_missing(lacking):
+    result = extended(probe_result())
+    (rows,) = result["horizon"].values()
+    del rows[-1][lacking]
+    assert not any("imagine" in reason for reason in judge({}, result, None).reasons)
+    assert not any("imagine" in reason for reason in judge({}, probe_result(), None).reasons)
+
+
+def test_the_verdict_on_imagined_states_is_of_a_quantity_that_one_frame_tells():
+    result = extended(probe_result())
+    ((name, target),), (rows,) = result["targets"].items(), result["horizon"].values()
+    result["targets"] = {"velocity": target | {"num_frames": 3}, name: target}
+    result["horizon"] = {"velocity": rows, name: rows}
+    (reason,) = [reason for reason in judge({}, result, None).reasons if "imagines" in reason]
+    assert f"{name} is off by 62 m" in reason
+    result["targets"] = {"velocity": target | {"num_frames": 3}}
+    assert not any("imagines" in reason for reason in judge({}, result, None).reasons)
+
+
+def test_key_figures_of_quantities_carry_the_error_in_its_unit():
+    new, old = (key_figures({}, {"probe": result})[0] for result in (extended(probe_result()), probe_result()))
+    assert new.note.startswith("95 %: 0.800 to 0.950; MLP 0.950; off by 31.2 m") and "off by" not in old.note
 
 
 def test_key_figures_carry_their_interval():

@@ -14,6 +14,7 @@ from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.model.actions import ActionEncoder
 from lewm.model.encoder import Encoder
+from lewm.model.layers import Layers
 from lewm.model.predictor import Predictor
 from lewm.model.projector import Projector
 
@@ -110,10 +111,20 @@ class WorldModel(nn.Module):
         """Projected embedding of each frame."""
         return self.projector(self.encode_cls(pixels))
 
-    def encode_layers(self, pixels: UInt8[Tensor, "b t h w c"]) -> dict[str, Float[Tensor, "b t _"]]:
-        """The layers a probe may ask: `cls`, the encoder's output, and `embedding`, the projected one."""
-        cls = self.encode_cls(pixels)
-        return {"embedding": self.projector(cls), "cls": cls}
+    def encode_layers(
+        self, pixels: UInt8[Tensor, "b t h w c"], layers: tuple[str, ...] = ("embedding", "cls")
+    ) -> dict[str, Float[Tensor, "b t _"]]:
+        """One vector a frame of each layer, in one pass: `embedding` is the projected output, `cls` the encoder's.
+
+        Others by their dotted names (`encoder.backbone.blocks.1`): the class token where the backbone has one, else the
+        mean over patches; with `:mean` always the latter. UserError names a layer that cannot be asked.
+        """
+        asked = Layers(self, layers)
+        with asked.recorded(pixels.shape[:2].numel()) as found:
+            cls = self.encode_cls(pixels)
+            if asked.beyond_encoder:
+                self.projector(rearrange(cls, "b t e -> (b t) 1 e"))
+        return {layer: rearrange(found[layer], "(b t) e -> b t e", b=len(pixels)) for layer in layers}
 
     def encode_cls(self, pixels: UInt8[Tensor, "b t h w c"]) -> Float[Tensor, "b t width"]:
         """The encoder's output for each frame, before the projector."""
