@@ -19,14 +19,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from lewm import checkpoint as checkpoints
-from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.progress import silence
 
 if TYPE_CHECKING:
-    from lewm.datasets.schema import Source
-    from lewm.probes.parts import Plan
-    from lewm.probes.quantities import Values
+    from lewm.probes.questions import Questions
 
 LOG = logging.getLogger("lewm")
 
@@ -131,11 +128,16 @@ class ProbeValidation(Callback):
         self._asked: Questions | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        from lewm.probes.questions import Questions
+        from lewm.probes.targets import load_quantities
+
         # On every rank, so that a refusal ends them all; a rank that went on alone would wait for the others forever.
         try:
             with undisturbed(pl_module):
                 source, model = trainer.datamodule.source, _model_of(pl_module)  # type: ignore[attr-defined]
-                self._asked = Questions(source, self.targets, model.interface, self.max_frames, self.seed)
+                _, quantities = load_quantities(self.targets, source)
+                about = {"max_frames": self.max_frames, "seed": self.seed}
+                self._asked = Questions(source, quantities, model.interface, **about)
         except UserError as error:
             why = str(error).replace("--targets", "--probe_targets")  # what `lewm probe` calls them
             raise UserError(f"{why}; --probe_every 0 trains without probes") from error
@@ -148,39 +150,14 @@ class ProbeValidation(Callback):
         begun = time.perf_counter()
         try:
             with undisturbed(pl_module):
-                scores = self._asked.scores(_model_of(pl_module))
-        except UserError as error:  # as of a model that diverged: training says so itself, in its own time
+                readings = [both["linear"] for both in self._asked.ask(_model_of(pl_module), ("linear",))]
+                scores = {r.values.quantity.name: r.score(seed=self.seed) for r in readings}
+        except (UserError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            # As of a model that diverged: training says so itself, in its own time.
             LOG.warning(f"step {trainer.global_step}, not probed: {error}")
         else:
             _log_probes(trainer, scores)
         _leave_out(trainer, time.perf_counter() - begun)
-
-
-class Questions:
-    """Which frames of which episodes are probed for which quantities: found once, asked of a model at any time."""
-
-    def __init__(self, source: Source, targets: str | None, interface: Interface, max_frames: int, seed: int) -> None:
-        from lewm.probes.frames import union
-        from lewm.probes.parts import plan
-        from lewm.probes.quantities import observe
-        from lewm.probes.targets import load_quantities
-
-        _, quantities = load_quantities(targets, source)
-        _check_validation(source, interface.split_seed)
-        self.source, self.seed = source, seed
-        self.plan: Plan = plan(source, "val", interface.split_seed, seed)
-        about = {"history": interface.history, "frameskip": interface.frameskip}
-        self.values: list[Values] = [observe(source, q, self.plan, max_frames, **about) for q in quantities]
-        self.frames = union([values.needed for values in self.values])
-
-    def scores(self, model: Any) -> dict[str, dict[str, Any]]:
-        """Scores of the linear probe of each quantity, by its name."""
-        from lewm.probes.features import ModelReader, extract
-        from lewm.probes.quantities import read
-
-        table = extract(self.source, self.frames, [ModelReader(model, ("embedding",))])
-        readings = [read(table, v, self.plan, "embedding", "linear", seed=self.seed) for v in self.values]
-        return {reading.values.quantity.name: reading.score(seed=self.seed) for reading in readings}
 
 
 @contextmanager
@@ -203,19 +180,6 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
 
 def _model_of(pl_module: Any) -> Any:
     return pl_module.model
-
-
-def _check_validation(source: Source, split_seed: int) -> None:
-    """UserError where there are too few validation episodes to measure on."""
-    from lewm.datasets.split import episodes_of
-    from lewm.probes.parts import FEWEST
-
-    found = len(episodes_of("val", split_seed, source.keys))
-    if found < FEWEST:
-        raise UserError(
-            f"probes are measured on validation episodes, of which {source.path} has {found}; at least {FEWEST} are "
-            "needed: give more episodes"
-        )
 
 
 def _log_probes(trainer: L.Trainer, scores: dict[str, dict[str, Any]]) -> None:

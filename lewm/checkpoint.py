@@ -95,16 +95,29 @@ def resolve(path: str | Path) -> Path:
 def every(paths: Sequence[str | Path]) -> list[Path]:
     """The checkpoint files meant by several paths, each once: a folder of checkpoint files means all of them.
 
-    They come by training step, `best.ckpt` and others without a number last; of two files of the same content the
-    first is kept.
+    They come by training step, `best.ckpt` and others without a number last; of two that hold the same model the first
+    is kept.
     """
-    found: dict[str, Path] = {}
+    files = []
     for path in map(Path, paths):
         inside = sorted(path.glob("*.ckpt"), key=_by_step) if path.is_dir() else []
-        for file in inside or [resolve(path)]:
-            with file.open("rb") as opened:
-                found.setdefault(hashlib.file_digest(opened, "sha256").hexdigest(), file)
+        files += inside or [resolve(path)]
+    found: dict[str, Path] = {}
+    for file in files:
+        found.setdefault(_model_hash(read(file)) if len(files) > 1 else "", file)
     return list(found.values())
+
+
+def interface_of(path: Path) -> Interface:
+    """What the model of a checkpoint file must be fed with."""
+    return Interface.from_dict(read(path)["lewm"]["interface"])
+
+
+def _model_hash(content: dict[str, Any]) -> str:
+    found = hashlib.sha256(repr((content["lewm"]["config"], content["lewm"]["interface"])).encode())
+    for name, tensor in sorted(content["state_dict"].items()):
+        found.update(name.encode() + tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _by_step(path: Path) -> tuple[bool, int, str]:

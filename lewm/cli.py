@@ -162,7 +162,6 @@ def probe(
     Of several checkpoints each is measured on validation episodes; the best there gives the numbers on --split.
 
     Example: lewm probe runs/demo --data data/two_room
-    Example: lewm probe runs/demo/20260102-030405/checkpoints --data data/two_room --layers cls
 
     Args:
         checkpoint: a checkpoint, a run folder (its newest), a folder of checkpoints (all of them); several of these.
@@ -170,7 +169,8 @@ def probe(
         out: folder for result.json, result.csv and plots; null for report/probe in the run's folder.
         targets: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null for the first that fits.
         split: episodes to judge on; all measures every one, in folds of whole episodes.
-        layers: what is read from, by commas: embedding, cls, or modules of the encoder by name.
+        layers: read beside the embedding, by commas: cls, or modules of encoder and projector by name, as
+            encoder.backbone.blocks.1, or encoder.backbone.blocks.1:mean for the mean over patches.
         max_frames: frames used of each part, evenly spread.
         seed: seed of probes, controls and intervals.
         cache: keep computed embeddings in the run's folder and use those that are there.

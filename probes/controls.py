@@ -56,7 +56,9 @@ class PixelReader:
     @property
     def key(self) -> str:
         """Equal for the same components."""
-        return "pixels\n" + hashlib.sha256(self.mean.tobytes() + self.components.tobytes()).hexdigest()
+        return "pixels|" + hashlib.sha256(self.mean.tobytes() + self.components.tobytes()).hexdigest()
+
+    names = ("pixels",)
 
     def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> dict[str, Tensor]:
         return {"pixels": torch.from_numpy((small_pixels(pixels).numpy() - self.mean) @ self.components.T)}

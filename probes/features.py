@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lewm.datasets.schema import Source
 from lewm.errors import UserError
-from lewm.probes.cache import Cache
+from lewm.probes.cache import Cache, Stored
 from lewm.probes.frames import Frames, read_frames
 from lewm.probes.seams import Model, Reader
 from lewm.progress import track
@@ -56,54 +56,48 @@ def find(among: Frames, frames: Frames) -> tuple[Int[np.ndarray, " m"], np.ndarr
 def extract(source: Source, frames: Frames, readers: list[Reader], cache: Cache | None = None) -> Table:
     """Every reader's features of the frames (sorted, each once); only what the cache lacks is computed."""
     cache = cache or Cache(None, "")
-    by_key = {reader.key: reader for reader in readers}  # asked once: hashing all weights takes a while
-    known = {key: cache.load(key) for key in by_key}
-    lacking = {key: find(stored, frames)[1] for key, (stored, _) in known.items()}
-    computed = compute(source, frames, by_key, lacking)
+    keys = {name: f"{reader.key}|{name}" for reader in readers for name in reader.names}
+    stored = {name: cache.load(key) for name, key in keys.items()}
+    lacking = [np.any([find(stored[name].frames, frames)[1] for name in r.names], axis=0) for r in readers]
+    computed = compute(source, frames, readers, lacking)
     found: dict[str, np.ndarray] = {}
-    for key, (stored, features) in known.items():
-        new = Frames(frames.episode[lacking[key]], frames.row[lacking[key]], frames.available)
-        found |= merged(frames, (stored, features), (new, computed[key]))
-        if len(new):
-            cache.add(key, stored, features, new, computed[key])
-    for name, values in found.items():
-        require_finite(name, values)
+    for reader, lacks in zip(readers, lacking, strict=True):
+        for name in reader.names:
+            new = Stored(Frames(frames.episode[lacks], frames.row[lacks], frames.available), computed[name])
+            found[name] = merged(frames, stored[name], new)
+            require_finite(name, found[name])
+            if lacks.any():
+                cache.add(keys[name], stored[name], new)
     return Table(frames, found)
 
 
 @torch.inference_mode()
 def compute(
-    source: Source, frames: Frames, readers: dict[str, Reader], lacking: dict[str, Bool[np.ndarray, " n"]]
-) -> dict[str, dict[str, Float[np.ndarray, "_ _"]]]:
-    """Features of the frames that each reader lacks, by reader and name; every frame is read once."""
-    found: dict[str, dict[str, list[np.ndarray]]] = {key: {} for key in readers}
-    wanted = np.flatnonzero(np.any([*lacking.values(), np.zeros(len(frames), dtype=bool)], axis=0))
+    source: Source, frames: Frames, readers: list[Reader], lacking: list[Bool[np.ndarray, " n"]]
+) -> dict[str, Float[np.ndarray, "_ _"]]:
+    """Features by name, of the frames that each reader lacks; every frame is read once."""
+    found: dict[str, list[np.ndarray]] = {name: [] for reader in readers for name in reader.names}
+    wanted = np.flatnonzero(np.any([*lacking, np.zeros(len(frames), dtype=bool)], axis=0))
     for low in track(range(0, len(wanted), BATCH), "embedding frames"):
         batch = wanted[low : low + BATCH]
         pixels = torch.from_numpy(read_frames(source, Frames(frames.episode[batch], frames.row[batch], 0)))
-        for key, reader in readers.items():
-            own = torch.from_numpy(lacking[key][batch])
+        for reader, lacks in zip(readers, lacking, strict=True):
+            own = torch.from_numpy(lacks[batch])
             for name, values in reader(pixels[own]).items() if own.any() else ():
-                found[key].setdefault(name, []).append(values.float().cpu().numpy())
-    return {key: {name: np.concatenate(parts) for name, parts in by.items()} for key, by in found.items()}
+                found[name].append(values.float().cpu().numpy())
+    return {name: np.concatenate(parts) if parts else np.zeros((0, 0)) for name, parts in found.items()}
 
 
-def merged(
-    frames: Frames, stored: tuple[Frames, dict[str, np.ndarray]], new: tuple[Frames, dict[str, np.ndarray]]
-) -> dict[str, Float[np.ndarray, "n _"]]:
-    """Features of the frames, from what was stored and what is new."""
-    at_new, not_new = find(new[0], frames)
-    at_stored, _ = find(stored[0], frames)
-    found = {}
-    for name in new[1] or stored[1]:
-        parts = [x for x in (new[1].get(name), stored[1].get(name)) if x is not None]
-        values = np.empty((len(frames), parts[0].shape[1]), dtype=np.float32)
-        if name in new[1]:
-            values[~not_new] = new[1][name][at_new[~not_new]]
-        if name in stored[1]:
-            values[not_new] = stored[1][name][at_stored[not_new]]
-        found[name] = values
-    return found
+def merged(frames: Frames, stored: Stored, new: Stored) -> Float[np.ndarray, "n d"]:
+    """Features of the frames, each from what is new or from what was stored."""
+    at, missing = find(new.frames, frames)
+    width = (new if len(new.frames) else stored).values.shape[1]
+    values = np.empty((len(frames), width), dtype=np.float32)
+    if not missing.all():
+        values[~missing] = new.values[at[~missing]]
+    if missing.any():
+        values[missing] = stored.values[find(stored.frames, frames)[0][missing]]
+    return values
 
 
 @dataclass(frozen=True)
@@ -116,8 +110,13 @@ class ModelReader:
 
     @property
     def key(self) -> str:
-        """Equal for the same weights, layers and treatment of pixels."""
-        return "\n".join(["model", weights_hash(self.model), self.prefix, *self.layers])
+        """Equal for the same weights and treatment of pixels, on the same kind of device."""
+        return f"model|{device_of(self.model).type}|{weights_hash(self.model)}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Prefix and layer."""
+        return tuple(self.prefix + layer for layer in self.layers)
 
     def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
         device = device_of(self.model)

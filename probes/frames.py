@@ -27,7 +27,7 @@ class Frames:
     def describe(self) -> dict[str, Any]:
         """Counts, and how the frames were chosen."""
         chosen, kept = len(self), len(np.unique(self.episode))
-        every = "all frames" if chosen == self.available else f"every {self.available / max(chosen, 1):.2f}th frame"
+        every = "all frames" if chosen == self.available else f"one of {self.available / max(chosen, 1):.2f} frames"
         return {"episodes": kept, "frames": chosen, "frames_available": self.available, "chosen": every}
 
     def by_episode(self) -> Iterator[tuple[int, Bool[np.ndarray, " n"]]]:
@@ -48,12 +48,18 @@ class Frames:
 def choose_frames(
     lengths: Int[np.ndarray, " e"], episodes: Int[np.ndarray, " m"], max_frames: int, *, first: int = 0
 ) -> Frames:
-    """All frames of the episodes from row `first` on, or `max_frames` of them at even strides through all."""
+    """All frames of the episodes from row `first` on, or `max_frames` of them, spread evenly through all.
+
+    Each is drawn from a stretch of its own: at fixed strides, episodes of equal length would always show the same rows.
+    """
     if max_frames < 1:
         raise UserError(f"--max-frames is {max_frames}; it must be at least 1")
     sizes = np.maximum(np.asarray(lengths)[episodes] - first, 0)
     total = int(sizes.sum())
-    kept = np.arange(total) if total <= max_frames else np.arange(max_frames) * total // max_frames
+    kept = np.arange(total)
+    if total > max_frames:
+        edges = np.arange(max_frames + 1) * total // max_frames
+        kept = edges[:-1] + (np.random.default_rng(0).random(max_frames) * np.diff(edges)).astype(np.int64)
     ends = np.cumsum(sizes)
     position = np.searchsorted(ends, kept, side="right")
     return Frames(np.asarray(episodes)[position], first + kept - (ends - sizes)[position], total)

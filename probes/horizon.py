@@ -11,10 +11,9 @@ from lewm.datasets.schema import Source
 from lewm.probes.frames import Frames
 from lewm.probes.open_loop import PATHS, Imagined
 from lewm.probes.quantities import Reading
-from lewm.probes.scores import score
 from lewm.probes.targets import values_of
 
-KEPT = ("r", "r_ci95", "mse", "mse_ci95", "error", "error_ci95")
+KEPT = ("r", "r_ci95", "mse", "mse_ci95", "error", "error_ci95", "ci_reliable")
 
 
 def horizon(source: Source, reading: Reading, imagined: Imagined, *, seed: int = 0) -> list[dict[str, Any]]:
@@ -23,7 +22,8 @@ def horizon(source: Source, reading: Reading, imagined: Imagined, *, seed: int =
     Each is held against the quantity in the row that lies `h` blocks ahead, scored as the probe itself is. Beside it,
     with a prefix: `encoded`, the probe on the real frame of that row, the least error one can hope for; `copy_last`,
     the context's last real embedding; `zero_action` and `shuffled_action`, imagined with no actions and with those of
-    another window: a model that listens to its actions is far better than these.
+    another window: a model that listens to its actions is far better than these. None where the window has fewer frames
+    up to there than the probe sees.
     """
     return [row_of(source, reading, imagined, h, seed) for h in range(1, imagined.windows.blocks + 1)]
 
@@ -33,6 +33,8 @@ def row_of(source: Source, reading: Reading, imagined: Imagined, h: int, seed: i
     values, episode = reading.values, imagined.windows.episode
     true = values_of(source, values.quantity, Frames(episode, imagined.rows(h), 0), imagined.frameskip)
     usable = np.isfinite(true).all(axis=1)
+    if imagined.windows.context + h < values.num_frames:  # the probe sees more frames than there are
+        usable[:] = False
     found: dict[str, Any] = {"h": h, "n": int(usable.sum()), "episodes": len(np.unique(episode[usable]))}
     for name in PATHS:
         prefix = "" if name == "imagined" else f"{name}_"
@@ -40,7 +42,7 @@ def row_of(source: Source, reading: Reading, imagined: Imagined, h: int, seed: i
             found |= {f"{prefix}{key}": None for key in KEPT}
             continue
         read = reading.of(seen_by(imagined, name, h, values.num_frames), episode)
-        scores = score(values.quantity, reading.scale, true[usable], read[usable], episode[usable], seed=seed)
+        scores = reading.score_of(true[usable], read[usable], episode[usable], seed=seed)
         found |= {f"{prefix}{key}": scores[key] for key in KEPT}
     return found
 

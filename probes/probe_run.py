@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lewm.datasets.schema import Source, open_source
 from lewm.errors import UserError
 from lewm.probes import results as io
 from lewm.probes import tables
-from lewm.probes.cache import Cache
+from lewm.probes.cache import Cache, identity
 from lewm.probes.controls import PixelReader, calibrated, calibration_frames
 from lewm.probes.features import ModelReader, Table, device_of, extract
 from lewm.probes.frames import union
@@ -24,17 +25,17 @@ from lewm.probes.parts import Plan, plan
 from lewm.probes.probe_figures import figures_of, quality_figure
 from lewm.probes.quantities import Reading, Values, observe, read_both, score_controls
 from lewm.probes.seams import Model
-from lewm.probes.setting import Setting, prepare
-from lewm.probes.several import choose
-from lewm.probes.surprise import check_fits
+from lewm.probes.setting import Setting, on_device, prepare
+from lewm.probes.several import choose, fits
 from lewm.probes.targets import Quantity, load_quantities
 from lewm.progress import track
 
 LAYERS = ("embedding", "cls")
+LEAST = 20  # frames of a part below which probing makes no sense
 
 
 def probe(
-    checkpoint: str | Path | list[str] | list[Path],
+    checkpoint: str | Path | Sequence[str | Path],
     *,
     data: str | Path,
     out: str | Path | None = None,
@@ -64,18 +65,22 @@ def probe(
     Raises:
         UserError: for anything that does not fit: checkpoint and data, targets, too few episodes.
     """
-    paths = checkpoints.every(checkpoint if isinstance(checkpoint, list) else [checkpoint])
+    if max_frames < LEAST:
+        raise UserError(f"--max-frames is {max_frames}; it must be at least {LEAST}")
+    paths = checkpoints.every([checkpoint] if isinstance(checkpoint, str | Path) else checkpoint)
     folder = io.out_folder(out, paths, "probe")
     source = open_source(data)
     origin, quantities = load_quantities(targets, source)
-    kept = Cache(io.cache_folder(paths, folder) if cache else None, source.fingerprint() if cache else "")
+    kept = Cache(io.cache_folder(paths, folder) if cache else None, identity(source) if cache else "")
     chosen, about, figures = paths[0], {}, {}
+    require_layers(paths[0], source, layers)
     if len(paths) > 1:
-        rows, chosen = choose(paths, source, quantities, kept, max_frames=max_frames, seed=seed)
+        rows, chosen = choose(paths, source, quantities, kept, split=split, max_frames=max_frames, seed=seed)
         about = {"checkpoints": rows, "chosen": str(chosen)}
         figures["checkpoints"] = quality_figure(rows)
     setting = prepare(chosen, folder, seed)
-    fits(setting.model, source)
+    fits(setting.model.interface, source)
+    about["trained_on_this_data"] = setting.model.interface.fingerprint == source.fingerprint()
     described = setting.describe(data, source.fingerprint(), split) | {"targets_from": origin} | about
     result, drawn = examine(setting, source, quantities, kept, split=split, layers=layers, max_frames=max_frames)
     result = io.write_result(described | result, drawn | figures, folder)
@@ -83,15 +88,12 @@ def probe(
     return result
 
 
-def fits(model: Model, source: Source) -> None:
-    """UserError where frames, actions or the length of episodes do not fit the model."""
-    check_fits(source.frame_shape, source.action_dim, model.interface, source.path)
-    k, longest = model.interface.frameskip, int(source.lengths.max())
-    if longest <= k:
-        raise UserError(
-            f"the checkpoint's frameskip is {k}: a frame and the next it predicts are {k} rows apart, but the longest "
-            f"episode of {source.path} has {longest} rows; use data recorded at the rate the model was trained on"
-        )
+def require_layers(path: Path, source: Source, layers: tuple[str, ...]) -> None:
+    """UserError where frames do not fit, or a layer is not known, before anything is computed."""
+    model = on_device(checkpoints.load(path))
+    fits(model.interface, source)
+    frame = torch.from_numpy(source.frames(0, np.zeros(1, dtype=np.int64)))[None]
+    model.encode_layers(frame.to(device_of(model)), layers)
 
 
 def examine(
@@ -120,7 +122,7 @@ def examine(
     result = (
         {"how": how.how, "folds": len(how.folds), "parts": values[0].chosen}
         | {"n_train": int(np.isin(values[0].frames.episode, how.folds[0].train).sum())}
-        | {"n_test": int(np.isin(values[0].frames.episode, how.test).sum()), "episodes_test": len(how.test)}
+        | {"n_test": len(readings[0]["linear"].true), "episodes_test": len(np.unique(readings[0]["linear"].episode))}
         | measured
         | {"horizon": ahead, "latent": latent, "open_loop": windows, "open_loop_note": note}
     )

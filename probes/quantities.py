@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from lewm.datasets.schema import Source
 from lewm.errors import UserError
@@ -16,10 +16,10 @@ from lewm.probes.features import Table
 from lewm.probes.frames import Frames, choose_frames, union
 from lewm.probes.linear import fit_linear
 from lewm.probes.mlp import fit_mlp
-from lewm.probes.parts import Parts, Plan
+from lewm.probes.parts import FEWEST, Parts, Plan
 from lewm.probes.scores import score
 from lewm.probes.seams import Probe, Rows, Scale
-from lewm.probes.targets import Quantity, require_spread, usable_rows, values_of
+from lewm.probes.targets import Quantity, usable_rows, values_of, varies
 
 PROBES: dict[str, Callable[[Rows, Rows, int], Probe]] = {
     "linear": lambda train, val, seed: fit_linear(train, val),
@@ -36,6 +36,7 @@ class Values:
     y: Float[np.ndarray, "n c"]
     num_frames: int  # that a probe sees
     frameskip: int
+    varying: Bool[np.ndarray, " c"]  # components that are not constant in training
     dropped: dict[str, int]  # frames in which it is NaN or infinite, by part
     chosen: dict[str, Any]  # how frames were chosen, by part
 
@@ -60,7 +61,10 @@ class Values:
             "kind": q.kind,
             "column": q.column,
             "num_frames": self.num_frames,
+            "components": q.components,
+            "constant_components": [c for c, varies in zip(q.components, self.varying, strict=True) if not varies],
             "dropped": self.dropped,
+            "parts": self.chosen,
         }
 
 
@@ -85,13 +89,28 @@ def observe(source: Source, quantity: Quantity, plan: Plan, max_frames: int, *, 
         values.append(y[usable])
         dropped[name], chosen[name] = int((~usable).sum()), part.describe()
     both = Frames(np.concatenate([f.episode for f in frames]), np.concatenate([f.row for f in frames]), 0)
-    found = Values(quantity, both, np.concatenate(values), num, frameskip, dropped, chosen)
+    y = np.concatenate(values)
+    require_episodes(both, plan, quantity)
+    trained = [np.isin(both.episode, fold.train) for fold in plan.folds]
+    varying = np.all([varies(y[own], quantity) for own in trained], axis=0)
+    y[:, ~varying] = y[trained[0]][:, ~varying].mean(axis=0)  # held still, so that no probe is fitted to their rounding
+    return Values(quantity, both, y, num, frameskip, varying, dropped, chosen)
+
+
+def require_episodes(frames: Frames, plan: Plan, quantity: Quantity) -> None:
+    """UserError where a quantity is known in too few episodes to fit a probe or to measure it."""
     for fold in plan.folds:
-        for episodes in (fold.train, fold.val, fold.test):
-            if not np.isin(both.episode, episodes).any():
-                raise UserError(f"{quantity.name} is known in no episode of a fold; leave it out of --targets")
-        require_spread(found.y[np.isin(both.episode, fold.train)], quantity)
-    return found
+        if not all(np.isin(frames.episode, episodes).any() for episodes in (fold.train, fold.val, fold.test)):
+            raise UserError(
+                f"{quantity.name} is known in no chosen frame of a part or fold; leave it out of --targets, or raise "
+                "--max-frames"
+            )
+    measured = len(np.unique(frames.of(plan.test).episode))
+    if measured < FEWEST:
+        raise UserError(
+            f"{quantity.name} is known in {measured} of the episodes to measure on, at least {FEWEST} are needed: give "
+            "more episodes, use every one with --split all, or leave it out of --targets"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +135,19 @@ class Reading:
 
     def score(self, *, seed: int = 0) -> dict[str, Any]:
         """Scores on all test episodes."""
-        return score(self.values.quantity, self.scale, self.true, self.read, self.episode, seed=seed)
+        return self.score_of(self.true, self.read, self.episode, seed=seed)
+
+    def score_of(
+        self,
+        true: Float[np.ndarray, "m c"],
+        read: Float[np.ndarray, "m c"],
+        episode: Int[np.ndarray, " m"],
+        *,
+        seed: int,
+    ) -> dict[str, Any]:
+        """Scores of other readings, standardised by the same training frames."""
+        fold, kept = fold_of(episode, [parts for parts, _, _ in self.folds]), self.values.varying
+        return score(self.values.quantity, self.scale, true, read, episode, fold=fold, kept=kept, seed=seed)
 
 
 def read(
@@ -139,6 +170,11 @@ def read(
         found.append(scale.undo(fitted.predict(test.x)))
         episode.append(test.episode)
     return Reading(values, folds, scale_of(values, plan), *map(np.concatenate, (true, found, episode)))
+
+
+def fold_of(episode: Int[np.ndarray, " n"], folds: list[Parts]) -> Int[np.ndarray, " n"]:
+    """Number of the fold that tests each row's episode."""
+    return np.argmax([np.isin(episode, parts.test) for parts in folds], axis=0)
 
 
 def scale_of(values: Values, plan: Plan) -> Scale:
@@ -173,5 +209,6 @@ def score_constant(values: Values, plan: Plan, *, seed: int = 0) -> dict[str, An
         true.append(values.y[test])
         mean.append(np.broadcast_to(values.y[train].mean(axis=0), true[-1].shape))
         episode.append(values.frames.episode[test])
-    arrays = map(np.concatenate, (true, mean, episode))
-    return score(values.quantity, scale_of(values, plan), *arrays, seed=seed)
+    y, guess, e = map(np.concatenate, (true, mean, episode))
+    how = {"fold": fold_of(e, plan.folds), "kept": values.varying, "seed": seed}
+    return score(values.quantity, scale_of(values, plan), y, guess, e, **how)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lewm.probes import html
 from lewm.probes.tables import (
+    HORIZONS,
     PATHS,
     PIXELS,
     UNRELIABLE,
@@ -19,7 +20,6 @@ from lewm.probes.tables import (
     with_interval,
 )
 
-HORIZONS = (1, 2, 4, 8)  # blocks ahead in the table, and the farthest
 SCORES = (
     "A probe is a small model that is fitted to tell a quantity from the frozen embeddings of training episodes: a "
     "linear map, and an MLP. r is the correlation of probed and true values (1 is perfect), MSE is standardised "
@@ -77,10 +77,15 @@ def quantities(result: dict[str, Any], folder: Path) -> list[str]:
         *warnings(result),
         quantity_table(result),
         html.items(meanings(result)),
-        *(html.figure(folder / f"{name}.png", caption) for name, caption in PICTURES.items()),
+        *(html.figure(folder / f"{name}.png", caption) for name, caption in PICTURES.items() if drawn(result, name)),
         imagined(result, folder),
         checkpoints(result, folder),
     ]
+
+
+def drawn(result: dict[str, Any], name: str) -> bool:
+    """Whether a picture is this result's own; older results do not say, and then it is."""
+    return name in result.get("figures", (name,))
 
 
 def warnings(result: dict[str, Any]) -> Iterator[str]:

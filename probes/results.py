@@ -71,7 +71,7 @@ def cache_folder(paths: list[Path], out: Path) -> Path:
 
 def write_result(result: dict[str, Any], figures: dict[str, Figure], out: Path) -> dict[str, Any]:
     """Write the plots, result.csv and last result.json; returns the result as JSON holds it."""
-    result = plain(result)
+    result = plain(result | {"figures": sorted(figures)})  # of earlier results others may lie beside them
     for name, figure in figures.items():
         with written_atomically(out / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lewm.clip import Interface
 
+CONSTANT = 1e-10  # share of its size below which what varies is rounding
+
 
 class Model(Protocol):
     """A frozen world model that takes raw frames and actions; `lewm.checkpoint.load` returns one."""
@@ -40,6 +42,9 @@ class Reader(Protocol):
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
     def __call__(self, pixels: UInt8[Tensor, "b h w c"]) -> dict[str, Tensor]: ...
 
@@ -70,7 +75,7 @@ class Scale:
         mean = first + sum(block.sum(axis=0) for block in cls(first, one).blocks(values)) / len(values)
         squares = sum(np.einsum("nd,nd->d", block, block) for block in cls(mean, one).blocks(values))
         std = np.sqrt(squares / len(values))
-        return cls(mean, np.where(std > 1e-8 * (1 + np.abs(mean)), std, 1.0))
+        return cls(mean, np.where(std > CONSTANT * (1 + np.abs(mean)), std, 1.0))
 
     def __call__(self, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         """Standardise rows."""

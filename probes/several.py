@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lewm import checkpoint as checkpoints
+from lewm.clip import Interface
 from lewm.datasets.schema import Source
+from lewm.errors import UserError
 from lewm.probes.cache import Cache
-from lewm.probes.features import ModelReader, extract
-from lewm.probes.frames import union
 from lewm.probes.parts import plan
-from lewm.probes.quantities import Reading, observe, read_both
+from lewm.probes.quantities import Reading
+from lewm.probes.questions import Questions
 from lewm.probes.results import identify
 from lewm.probes.setting import on_device
 from lewm.probes.statistics import mean_interval, means_by_group
@@ -22,19 +23,39 @@ from lewm.probes.surprise import check_fits
 from lewm.probes.targets import Quantity
 from lewm.progress import track
 
+MOST = 5000  # frames of each part: what tells checkpoints apart is the number of episodes
+
 
 def choose(
-    paths: list[Path], source: Source, quantities: list[Quantity], cache: Cache, *, max_frames: int, seed: int
+    paths: list[Path],
+    source: Source,
+    quantities: list[Quantity],
+    cache: Cache,
+    *,
+    split: str,
+    max_frames: int,
+    seed: int,
 ) -> tuple[list[dict[str, Any]], Path]:
-    """A row of scores on validation episodes for each checkpoint, and the best.
+    """A row of scores on validation episodes for each checkpoint, and the best; of a part at most `MOST` frames.
 
     The best has the smallest standardised error of the linear probes, meant over quantities and episodes. `as_good`
     are those whose paired difference to it has a 95 % interval over episodes that reaches 0.
     """
+    require_comparable(paths, source, quantities)
+    plan(source, split, checkpoints.interface_of(paths[0]).split_seed, seed)  # refuses before anything is computed
     rows: list[dict[str, Any]] = []
     errors: list[dict[int, float]] = []
+    questions: dict[tuple[int, int], Questions] = {}
     for path in track(paths, "checkpoints"):
-        readings = read_on_val(path, source, quantities, cache, max_frames=max_frames, seed=seed)
+        model = on_device(checkpoints.load(path))
+        fed = (model.interface.history, model.interface.frameskip)
+        if fed not in questions:
+            about = {"max_frames": min(max_frames, MOST), "seed": seed}
+            questions[fed] = Questions(source, quantities, model.interface, **about)
+        try:
+            readings = questions[fed].ask(model, ("linear", "mlp"), cache)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         errors.append(by_episode(readings))
         rows.append(describe(path, readings, seed) | {"val_error": float(np.mean(list(errors[-1].values())))})
     best = int(np.argmin([row["val_error"] for row in rows]))
@@ -44,17 +65,35 @@ def choose(
     return rows, paths[best]
 
 
-def read_on_val(
-    path: Path, source: Source, quantities: list[Quantity], cache: Cache, *, max_frames: int, seed: int
-) -> list[dict[str, Reading]]:
-    """Readings of every quantity from one checkpoint's embedding, on validation episodes."""
-    model = on_device(checkpoints.load(path))
-    check_fits(source.frame_shape, source.action_dim, model.interface, source.path)
-    how = plan(source, "val", model.interface.split_seed, seed)
-    about = {"history": model.interface.history, "frameskip": model.interface.frameskip}
-    values = [observe(source, quantity, how, max_frames, **about) for quantity in quantities]
-    table = extract(source, union([v.needed for v in values]), [ModelReader(model, ("embedding",))], cache)
-    return [read_both(table, v, how, "embedding", seed=seed) for v in values]
+def require_comparable(paths: list[Path], source: Source, quantities: list[Quantity]) -> None:
+    """UserError where the checkpoints were trained on other splits, or a quantity is not the same for all of them."""
+    first, known = paths[0], checkpoints.interface_of(paths[0])
+    for path in paths:
+        interface = checkpoints.interface_of(path)
+        fits(interface, source)
+        if interface.split_seed != known.split_seed:
+            raise UserError(
+                f"{first} holds out the episodes of split seed {known.split_seed}, {path} those of "
+                f"{interface.split_seed}: there are no episodes to compare them on; probe each by itself"
+            )
+        for q in quantities:
+            seen = [(i.frameskip, q.num_frames(i.history)) for i in (known, interface)]
+            if max(seen[0][1], seen[1][1]) > 1 and seen[0] != seen[1]:
+                raise UserError(
+                    f"{q.name} is read from several frames, and {first} and {path} differ in (frameskip, frames): "
+                    f"{seen[0]} and {seen[1]}; leave it out of --targets to compare them"
+                )
+
+
+def fits(interface: Interface, source: Source) -> None:
+    """UserError where frames, actions or the length of episodes do not fit the model."""
+    check_fits(source.frame_shape, source.action_dim, interface, source.path)
+    k, longest = interface.frameskip, int(source.lengths.max())
+    if longest <= k:
+        raise UserError(
+            f"the checkpoint's frameskip is {k}: a frame and the next it predicts are {k} rows apart, but the longest "
+            f"episode of {source.path} has {longest} rows; use data recorded at the rate the model was trained on"
+        )
 
 
 def paired(errors: dict[int, float], others: dict[int, float]) -> tuple[Float[np.ndarray, " e"], Int[np.ndarray, " e"]]:

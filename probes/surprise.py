@@ -135,7 +135,8 @@ def check_fits(frame_shape: tuple[int, ...], action_dim: int, interface: Interfa
         raise UserError(f"frames of {path} have {c} channels, the model takes {interface.channels}")
     if (h, w) != (side, side) and not interface.resize:
         raise UserError(
-            f"frames of {path} are {h} x {w}, the model takes {side} x {side}; lewm surprise --resize accepts them"
+            f"frames of {path} are {h} x {w}, the model takes {side} x {side}; convert them with lewm convert "
+            f"--image_size {side} (lewm surprise also takes --resize)"
         )
     if action_dim != interface.action_dim:
         raise UserError(f"actions of {path} have {action_dim} numbers, the model takes {interface.action_dim}")

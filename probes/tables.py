@@ -7,7 +7,9 @@ from typing import Any
 
 PIXELS = "pixels: principal components of pixels, as many numbers as the embedding has"
 UNRELIABLE = "fewer than 20 episodes: these intervals are not reliable; with --split all every episode is measured"
+FOREIGN = "this is not the data the model was trained on: whether it has seen some of these episodes cannot be told"
 WIDTH = 144  # of tables that go to no terminal
+HORIZONS = (1, 2, 4, 8)  # blocks ahead in tables, and the farthest
 PATHS = {
     "encoded": "real frame",
     "copy_last": "copy last",
@@ -68,19 +70,27 @@ def print_probe(result: dict[str, Any]) -> None:
             words = {0: name, 1: f"error in {target['error_unit']}"}
             table.add_row(words.get(i, ""), features, *cells, end_section=i == len(rows) - 1)
     console.print(table)
-    if not all(target["linear"]["ci_reliable"] for target in result["targets"].values()):
-        console.print(UNRELIABLE)
+    if not result["trained_on_this_data"]:
+        console.print(FOREIGN)
+    mark_unreliable(console, [target["linear"] for target in result["targets"].values()])
+    mark_unreliable(console, [target["linear"].get("seen", {}) for target in result["targets"].values()], "inside: ")
     if result["open_loop"]:
         print_horizon(result, console)
         print_open_loop(result["open_loop"], console)
+
+
+def mark_unreliable(console: Any, scores: list[dict[str, Any]], what: str = "") -> None:
+    """Say so where any of these intervals is of too few episodes."""
+    if not all(s.get("ci_reliable", True) in (True, None) for s in scores):
+        console.print(f"{what}{UNRELIABLE}")
 
 
 def make_console() -> Any:
     """Where tables go; a file takes wide ones."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    console = Console(markup=False)  # names are the user's
+    return console if console.is_terminal else Console(width=WIDTH, markup=False)
 
 
 def rows_of(result: dict[str, Any], name: str) -> Iterator[tuple[str, list[str]]]:
@@ -113,6 +123,7 @@ def print_checkpoints(rows: list[dict[str, Any]], console: Any) -> None:
         read = (r_with_interval(row["targets"][name]["linear"]) for name in names)
         table.add_row(str(row["path"]), str(row["step"]), *read, word)
     console.print(table)
+    mark_unreliable(console, [row["targets"][name]["linear"] for row in rows for name in names])
 
 
 def print_horizon(result: dict[str, Any], console: Any) -> None:
@@ -122,13 +133,14 @@ def print_horizon(result: dict[str, Any], console: Any) -> None:
     header = ("quantity", "blocks", "imagined r [95 %]", "error", *(f"{name}, error" for name in PATHS.values()))
     table = Table(*header, title="Read from imagined embeddings, linear")
     for name, rows in result["horizon"].items():
-        kept = [row for row in rows if row["h"] in (1, 2, 4, 8)]
+        kept = [row for row in rows if row["h"] in (*HORIZONS, len(rows))]
         for i, row in enumerate(kept):
             others = (three_figures(row[f"{path}_error"]) for path in PATHS)
             cells = (str(row["h"]), r_with_interval(row), three_figures(row["error"]), *others)
             unit = f"error in {result['targets'][name]['error_unit']}"
             table.add_row({0: name, 1: unit}.get(i, ""), *cells, end_section=i == len(kept) - 1)
     console.print(table)
+    mark_unreliable(console, [row for rows in result["horizon"].values() for row in rows])
 
 
 def print_open_loop(rows: list[dict[str, Any]], console: Any) -> None:

@@ -14,8 +14,10 @@ from lewm.errors import UserError
 from lewm.paths import shipped
 from lewm.probes import kinds
 from lewm.probes.frames import Frames
+from lewm.probes.seams import CONSTANT
 
 SHIPPED = ("push_t", "reacher", "cube", "two_room")  # in the order in which they are tried
+STILL = 1e-3  # standard deviation of a sine, cosine or entry of a rotation matrix below which nothing turns
 EDGES = ("left", "right", "top", "bottom")
 
 
@@ -100,11 +102,15 @@ def load_quantities(targets: str | Path | None, source: Source) -> tuple[str, li
 
 
 def first_that_fits(source: Source) -> tuple[str, list[Quantity]]:
-    """The first shipped file all of whose quantities the source has."""
+    """The first shipped file most of whose quantities the source has, and these; the others are named in a notice."""
     for name in SHIPPED:
         quantities = read_quantities(shipped(f"probe/{name}.yaml"))
-        if not any(misfit(quantity, source) for quantity in quantities):
-            return name, quantities
+        problems = {q.name: misfit(q, source) for q in quantities}
+        fitting = [q for q in quantities if problems[q.name] is None]
+        if 2 * len(fitting) > len(quantities):
+            for problem in filter(None, problems.values()):
+                print(f"notice: of the targets {name} this is left out: {problem}")
+            return name, fitting
     raise UserError(
         f"none of the shipped targets ({', '.join(SHIPPED)}) fits {source.path}; write a file for --targets; "
         f"the columns are: {describe_columns(source)}"
@@ -119,13 +125,16 @@ def read_quantities(path: Path) -> list[Quantity]:
         entries = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(f"cannot read the targets {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not yaml: {str(error).splitlines()[0]}") from error
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{path} must be a list of entries, each with name, column and slice")
     quantities = [parse(entry, path) for entry in entries]
     if len({q.name for q in quantities}) < len(quantities):
         raise UserError(f"{path} names a quantity twice")
+    for q in quantities:
+        if q.at is not None and q.at not in {other.name for other in quantities if other.image}:
+            raise UserError(f"at of {q.name!r} in {path} is {q.at!r}; it must name a quantity that has an image")
     return quantities
 
 
@@ -150,7 +159,16 @@ def parse(entry: dict[str, Any], path: Path) -> Quantity:
 
 def wrong_setting(q: Quantity) -> tuple[str, str] | None:
     """The first key whose value cannot be, and what it must be."""
+    for key in ("name", "column", "kind", "unit", "order", "at"):
+        if not isinstance(getattr(q, key), str) and not (key == "at" and q.at is None):
+            return key, "it must be text"
+    if not q.name or any(isinstance(i, bool) for i in q.slice):
+        return ("slice", "it must be [first, one past the last]") if q.name else ("name", "it must not be empty")
+    if not is_number(q.turned):
+        return "turned", "it must be a number of degrees"
     size = q.slice[1] - q.slice[0]
+    if q.kind == "angle" and q.unit not in ("", "rad"):
+        return "unit", "an angle is stored in radians (rad); convert the column"
     if q.kind not in kinds.KINDS:
         return "kind", f"one of {', '.join(kinds.KINDS)}"
     if q.order not in kinds.ORDERS:
@@ -158,14 +176,14 @@ def wrong_setting(q: Quantity) -> tuple[str, str] | None:
     if q.kind == "quaternion" and size != 4:
         return "slice", "a quaternion has four numbers"
     low = 2 if q.kind == "velocity" else 1
-    if q.frames is not None and not (isinstance(q.frames, int) and q.frames >= low):
+    if q.frames is not None and not (type(q.frames) is int and q.frames >= low):
         return "frames", f"a whole number from {low}"
     if q.period is not None and not (q.kind == "velocity" and is_number(q.period) and q.period > 0):
         return "period", "above 0, and only a velocity has one"
     if q.at is not None and q.kind != "angle":
         return "at", "only an angle is drawn at another quantity's place"
     if q.image is not None:
-        if q.kind != "vector" or size < 2 or not isinstance(q.image, dict) or sorted(q.image) != sorted(EDGES):
+        if q.kind != "vector" or size < 2 or not isinstance(q.image, dict) or set(q.image) != set(EDGES):
             return "image", f"it needs a vector of two numbers or more, and {', '.join(EDGES)}"
         left, right, top, bottom = (q.image[edge] for edge in EDGES)
         if not all(map(is_number, (left, right, top, bottom))) or left == right or top == bottom:
@@ -225,12 +243,22 @@ def usable_rows(values: Float[np.ndarray, "n c"], quantity: Quantity, part: str)
     return usable
 
 
-def require_spread(values: Float[np.ndarray, "n c"], quantity: Quantity) -> None:
-    """UserError where a component of the quantity does not vary over the training frames."""
-    constant = values.std(axis=0) <= 1e-9 * (1 + np.abs(values).max(axis=0))
-    if constant.any():
-        component = quantity.components[int(np.argmax(constant))]
+def varies(values: Float[np.ndarray, "n c"], quantity: Quantity) -> Bool[np.ndarray, " c"]:
+    """Which components vary over training frames; UserError where one that should does not.
+
+    Of an orientation some may not: what turns in one plane only leaves parts of its rotation matrix as they are.
+    """
+    spread, size = values.std(axis=0), 1 + np.abs(values).max(axis=0)
+    if quantity.kind in ("angle", "quaternion"):
+        moving = spread > STILL
+        still = not moving.any()
+    else:
+        moving = spread > CONSTANT * size
+        still = not moving.all()
+    if still:
+        component = quantity.components[int(np.argmin(moving))]
         raise UserError(
-            f"{quantity.name} (column {quantity.column!r}), component {component}, is constant over the training "
-            f"frames: there is nothing to probe; leave it out of --targets"
+            f"{quantity.name} (column {quantity.column!r}), component {component}, is constant over the {len(values)} "
+            "training frames: there is nothing to probe; leave it out of --targets"
         )
+    return np.asarray(moving)

@@ -20,8 +20,7 @@ from torch import nn
 from lewm import checkpoint
 from lewm.callbacks import Throughput, undisturbed
 from lewm.cli import main
-from lewm.probes.cache import Cache
-from lewm.probes.several import read_on_val
+from lewm.probes.questions import Questions
 from lewm.probes.targets import load_quantities
 
 PROBED = ("probe/agent_position_r", "probe/agent_position_mse", "probe/agent_velocity_r", "probe/agent_velocity_mse")
@@ -148,7 +147,8 @@ def test_the_numbers_are_those_of_the_saved_checkpoint(data, tmp_path, precision
     run = fit(data, tmp_path, "--probe_every=9", f"--trainer.precision={precision}")
     source = lewm_source(data)
     quantities = load_quantities(None, source)[1]
-    readings = read_on_val(checkpoint.resolve(run), source, quantities, Cache(None, ""), max_frames=2000, seed=0)
+    model = checkpoint.load(run)
+    readings = Questions(source, quantities, model.interface, max_frames=2000, seed=0).ask(model, ("linear",))
     for quantity, both in zip(quantities, readings, strict=True):
         for key in ("r", "mse"):
             assert probed(run, f"probe/{quantity.name}_{key}") == {8: both["linear"].score()[key]}

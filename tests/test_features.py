@@ -1,10 +1,14 @@
+from dataclasses import replace
+
+import h5py
 import numpy as np
 import pytest
 import torch
 from conftest import FakeSource
 
+from lewm.datasets.schema import open_source
 from lewm.errors import UserError
-from lewm.probes.cache import Cache
+from lewm.probes.cache import Cache, identity
 from lewm.probes.features import ModelReader, extract, weights_hash
 from lewm.probes.frames import Frames, choose_frames, union
 
@@ -13,7 +17,7 @@ class Mean:
     """Reads the mean colour, and counts the frames it was given."""
 
     def __init__(self, key="mean", scale=1.0):
-        self.key, self.scale, self.read = key, scale, 0
+        self.key, self.names, self.scale, self.read = key, (key,), scale, 0
 
     def __call__(self, pixels):
         self.read += len(pixels)
@@ -94,9 +98,32 @@ def test_a_damaged_cache_is_made_anew_with_a_warning(tmp_path):
     assert reader.read == 0
 
 
+def test_a_cache_that_cannot_be_written_costs_nothing_but_a_warning(tmp_path):
+    (tmp_path / "file").write_text("")
+    source = FakeSource([40])
+    with pytest.warns(UserWarning, match="not kept"):
+        table = extract(
+            source, choose_frames(source.lengths, np.array([0]), 10), [Mean()], Cache(tmp_path / "file", "d")
+        )
+    assert len(table.features["mean"]) == 10
+
+
+def test_data_that_was_changed_anywhere_has_another_identity(flat_file):
+    """The fingerprint looks at some frames only."""
+    before = identity(open_source(flat_file))
+    assert identity(open_source(flat_file)) == before
+    with h5py.File(flat_file, "r+") as file:
+        file["pixels"][3] = 255 - file["pixels"][3]
+    assert identity(open_source(flat_file)) != before
+
+
 def test_the_key_of_a_model_follows_its_weights_and_statistics(tiny_model):
     before = weights_hash(tiny_model)
     assert weights_hash(tiny_model) == before
+    own = tiny_model.interface
+    tiny_model.interface = replace(own, pixel_mean=(0.5, 0.5, 0.5))
+    assert weights_hash(tiny_model) != before
+    tiny_model.interface = own
     with torch.no_grad():
         next(m for m in tiny_model.modules() if hasattr(m, "running_mean")).running_mean += 1e-3
     assert weights_hash(tiny_model) != before

@@ -24,6 +24,14 @@ def test_frames_with_others_before_them_start_late_enough():
     assert (frames.before(8).row >= 0).all()
 
 
+def test_episodes_of_equal_length_do_not_always_show_the_same_rows():
+    frames = choose_frames(np.full(2000, 200), np.arange(2000), 4000)
+    assert len(np.unique(frames.row)) == 200
+    assert np.unique(frames.episode, return_counts=True)[1].max() <= 3
+    again = choose_frames(np.full(2000, 200), np.arange(2000), 4000)
+    assert np.array_equal(frames.row, again.row)
+
+
 def test_the_union_has_every_frame_once_in_order():
     a = Frames(np.array([2, 0, 0]), np.array([1, 5, 3]), 9)
     both = union([a, a.before(1), a])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import CountingSource, ExactModel
@@ -31,7 +33,16 @@ def reading_of(quantity, num_frames=1, frameskip=2, weight=((1.0,),)):
     probe = LinearProbe(
         Scale(np.zeros(len(weight)), np.ones(len(weight))), weight / scale.std, -scale.mean / scale.std, 0
     )
-    values = Values(quantity, Frames(EPISODES, EPISODES, 24), np.zeros((24, 1)), num_frames, frameskip, {}, {})
+    values = Values(
+        quantity,
+        Frames(EPISODES, EPISODES, 24),
+        np.zeros((24, 1)),
+        num_frames,
+        frameskip,
+        np.ones(1, dtype=bool),
+        {},
+        {},
+    )
     parts = [Parts(EPISODES[:0], EPISODES[:0], half) for half in (EPISODES[:10], EPISODES[10:])]
     return Reading(values, [(p, probe, scale) for p in parts], scale, np.zeros((1, 1)), np.zeros((1, 1)), EPISODES[:1])
 
@@ -91,3 +102,39 @@ def test_a_quantity_that_is_unknown_at_a_horizon_has_no_numbers_there():
         imagine(ExactModel(), source, EPISODES),
     )
     assert all(row["n"] == 0 and row["r"] is None and row["encoded_error"] is None for row in rows)
+
+
+def test_a_probe_that_sees_more_frames_than_there_are_says_nothing_yet():
+    source = CountingSource([60] * 24)
+    imagined = imagine(ExactModel(history=1), source, EPISODES)
+    speed = Quantity(name="speed", column="p", slice=(0, 1), kind="velocity", frames=3)
+    rows = horizon(Positions(source), reading_of(speed, num_frames=3, weight=((0.0,), (-0.5,), (0.5,))), imagined)
+    assert [row["r"] is None for row in rows] == [True] + [False] * 7
+    assert rows[1]["encoded_error"] == pytest.approx(0, abs=1e-5)
+
+
+def test_each_fold_reads_the_windows_of_its_own_test_episodes():
+    """The second fold's probe is wrong on purpose: only its episodes may be off."""
+    source = CountingSource([40] * 24)
+    imagined = imagine(ExactModel(), source, EPISODES)
+    reading = reading_of(Quantity(name="p", column="p", slice=(0, 1)))
+    (first, probe, scale), (second, _, _) = reading.folds
+    wrong = replace(probe, bias=probe.bias + 1)
+    both = replace(reading, folds=[(first, probe, scale), (second, wrong, scale)])
+    read = both.of(seen_by(imagined, "encoded", 1, 1), imagined.windows.episode)
+    right = reading.of(seen_by(imagined, "encoded", 1, 1), imagined.windows.episode)
+    off = np.isin(imagined.windows.episode, second.test)
+    assert np.allclose(read[~off], right[~off]) and np.allclose(read[off], right[off] + scale.std)
+
+
+def test_windows_in_which_it_is_unknown_are_left_out_alone():
+    class Partly(Positions):
+        def column(self, name, episode):
+            values = super().column(name, episode).astype(float)
+            return values * np.nan if episode % 2 else values
+
+    source = CountingSource([40] * 24)
+    imagined = imagine(ExactModel(), source, EPISODES)
+    (row, *_) = horizon(Partly(source), reading_of(Quantity(name="p", column="p", slice=(0, 1))), imagined)
+    assert row["n"] == (imagined.windows.episode % 2 == 0).sum() and row["episodes"] == 12
+    assert row["r"] == pytest.approx(1)

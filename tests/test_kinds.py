@@ -52,3 +52,9 @@ def test_a_wrapped_numbers_velocity_takes_the_shorter_way():
 def test_units_of_errors():
     assert [kinds.error_unit(kind, "m") for kind in kinds.KINDS] == ["m", "degrees", "degrees", "m per step"]
     assert kinds.error("vector", np.zeros((1, 2)), np.array([[3.0, 4.0]])) == pytest.approx([5])
+
+
+def test_of_several_angles_the_error_is_the_mean():
+    true = np.array([[0.0, 1.0]])
+    read = true + np.radians([[10.0, 30.0]])
+    assert kinds.error("angle", kinds.encode("angle", true), kinds.encode("angle", read)) == pytest.approx([20])

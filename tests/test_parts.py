@@ -15,6 +15,13 @@ def test_the_probes_parts_are_disjoint_episodes(split):
     assert min(len(parts.train), len(parts.val), len(parts.test)) > 10
 
 
+@pytest.mark.parametrize(("split", "shares"), [("val", (0.8, 0.2)), ("train", (0.6, 0.2, 0.2))])
+def test_most_episodes_fit_the_probes_and_fewer_choose_and_measure(split, shares):
+    (parts,) = plan(FakeSource([3] * 300), split, 0, 0).folds
+    sizes = np.array([len(parts.train), len(parts.val), len(parts.test)][: len(shares)])
+    assert np.allclose(sizes / sizes.sum(), shares, atol=0.01)
+
+
 @pytest.mark.parametrize("episodes", [3, 4, 5, 23])
 def test_folds_measure_every_episode_once_and_never_one_they_were_fitted_on(episodes):
     made = plan(FakeSource([3] * episodes), "all", 0, 0)

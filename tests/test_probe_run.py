@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -247,7 +248,7 @@ def test_cached_embeddings_give_the_numbers_of_computed_ones(run, data, tmp_path
     copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report", "cache"))
     first = probe(copy, data=data, max_frames=200)
     files = sorted((copy / "cache").glob("*.npz"))
-    assert len(files) == 3  # model, untrained, pixels
+    assert len(files) == 4  # embedding, cls, untrained, pixels
     again = probe(copy, data=data, max_frames=200)
     fresh = probe(copy, data=data, max_frames=200, cache=False, out=tmp_path / "out")
     assert first["targets"] == again["targets"] == fresh["targets"]
@@ -268,7 +269,8 @@ def test_the_best_of_several_checkpoints_is_chosen_on_validation_and_measured_on
     folder.mkdir(parents=True)
     for step, scale in ((10, 30.0), (20, 0.0), (30, 3.0)):
         trained_a_little(run, folder, step, scale)
-    shutil.copy(folder / "step=20.ckpt", folder / "best.ckpt")
+    content = checkpoints.read(folder / "step=20.ckpt")
+    checkpoints.write(content | {"callbacks": {"best": 1}}, folder / "best.ckpt")  # the same model in other bytes
     found = probe(folder, data=data, max_frames=300)
     rows = found["checkpoints"]
     assert [Path(row["path"]).name for row in rows] == ["step=10.ckpt", "step=20.ckpt", "step=30.ckpt"]
@@ -282,6 +284,16 @@ def test_the_best_of_several_checkpoints_is_chosen_on_validation_and_measured_on
     assert one["targets"] == found["targets"] and "checkpoints" not in one
     listed = [str(folder / "step=10.ckpt"), str(folder / "step=20.ckpt")]
     assert len(probe(listed, data=data, max_frames=300, out=tmp_path / "two")["checkpoints"]) == 2
+
+
+def test_checkpoints_that_hold_out_other_episodes_cannot_be_compared(run, data, tmp_path):
+    model = checkpoints.load(run)
+    for name, changes in (("a", {}), ("b", {"split_seed": 1}), ("c", {"history": 4})):
+        model = checkpoints.WorldModel(replace(model.interface, **({"split_seed": 0} | changes)), **model.config)
+        checkpoints.save(model, tmp_path / f"{name}.ckpt")
+    for other, message in (("b", "split seed 0.*those of 1"), ("c", "agent_velocity is read from several frames")):
+        with pytest.raises(UserError, match=message):
+            probe([tmp_path / "a.ckpt", tmp_path / f"{other}.ckpt"], data=data, out=tmp_path / "out")
 
 
 def test_checkpoints_of_several_runs_need_a_place_for_their_results(run, data, tmp_path):

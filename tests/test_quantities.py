@@ -5,7 +5,7 @@ from conftest import FakeSource
 from lewm.errors import UserError
 from lewm.probes.features import Table
 from lewm.probes.parts import plan
-from lewm.probes.quantities import observe, read, read_both, score_controls
+from lewm.probes.quantities import observe, read, read_both, score_constant, score_controls
 from lewm.probes.targets import Quantity
 
 ROWS = 30
@@ -117,3 +117,66 @@ def test_scores_inside_the_picture_are_given_beside_those_of_all_frames():
     assert scores["seen"]["n"] == inside.sum() and scores["seen"]["share"] == pytest.approx(inside.mean())
     assert scores["seen"]["error"] < scores["error"]
     assert placed.place(np.array([[-1.0, 1.0], [1.0, -1.0]])).tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("within", ["episode", "frame"])
+def test_noise_has_no_negative_r_over_folds(within):
+    """Pooled over folds, a probe that reads nothing is anticorrelated: each training mean leaves its own fold out."""
+    found, constants = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        label = rng.normal(size=30).repeat(ROWS) if within == "episode" else rng.normal(size=30 * ROWS)
+        source = FakeSource([ROWS] * 30, {"label": label})
+        how = plan(source, "all", 0, seed)
+        values = observe(source, Quantity(name="l", column="label", slice=(0, 1)), how, 300, history=1, frameskip=1)
+        x = rng.normal(size=(30 * ROWS, 4)).astype(np.float32)
+        table = table_of(values, {"embedding": x, "untrained/embedding": x, "pixels": x})
+        found.append(read(table, values, how, "embedding", "linear").score()["r"])
+        constants.append(score_constant(values, how)["r"])
+    assert abs(np.nanmean(found)) < 0.04
+    assert np.isnan(constants).all()
+
+
+def test_what_turns_in_one_plane_is_read_by_the_parts_that_move():
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(-np.pi, np.pi, 60 * ROWS)
+    for tilt in (0.0, 1e-6):
+        q = np.stack(
+            [np.cos(angle / 2), tilt * rng.normal(size=len(angle)), np.zeros_like(angle), np.sin(angle / 2)], axis=1
+        )
+        source = FakeSource([ROWS] * 60, {"q": q})
+        how = plan(source, "test", 0, 0)
+        values = observe(
+            source, Quantity(name="q", column="q", slice=(0, 4), kind="quaternion"), how, 600, history=1, frameskip=1
+        )
+        assert values.about["constant_components"] == ["R31", "R32"]
+        x = np.stack([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
+        scores = read(table_of(values, {"embedding": x}), values, how, "embedding", "linear").score()
+        assert scores["r"] > 0.999 and scores["error"] < 0.1
+        assert [c["name"] for c in scores["per_component"]] == ["R11", "R21", "R12", "R22"]
+
+
+def test_a_large_number_that_varies_little_is_no_constant():
+    source = FakeSource([ROWS] * 60, {"t": 1.7e9 + 10 * np.random.default_rng(0).normal(size=60 * ROWS)})
+    how = plan(source, "test", 0, 0)
+    values = observe(source, Quantity(name="t", column="t", slice=(0, 1)), how, 600, history=1, frameskip=1)
+    assert 0.5 < score_constant(values, how)["mse"] < 2
+
+
+def test_a_quantity_known_in_too_few_measured_episodes_is_refused():
+    lengths = [ROWS] * 60
+    how = plan(FakeSource(lengths), "test", 0, 0)
+    for e in how.test[2:]:
+        lengths[e] = 4  # too short for two frames 5 rows apart
+    source = FakeSource(lengths, {"place": np.random.default_rng(0).normal(size=(sum(lengths), 2))})
+    speed = Quantity(name="v", column="place", slice=(0, 2), kind="velocity", frames=2)
+    with pytest.raises(UserError, match=r"known in 2 of the episodes.*at least 3.*--split all"):
+        observe(source, speed, how, 10_000, history=1, frameskip=5)
+
+
+def test_every_score_says_of_how_many_frames_and_episodes_it_is():
+    source, x = world()
+    how = plan(source, "test", 0, 0)
+    values = observe(source, PLACE, how, 300, history=1, frameskip=1)
+    scores = read(table_of(values, {"embedding": x}), values, how, "embedding", "linear").score()
+    assert (scores["n"], scores["episodes"]) == (len(values.frames.of(how.test)), len(how.test))

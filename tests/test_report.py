@@ -332,7 +332,7 @@ def test_the_verdict_says_how_far_off_the_farthest_imagined_state_is(changes, sa
     rows[-1] |= changes
     (reason,) = [reason for reason in judge({}, result, None).reasons if "imagines" in reason]
     assert says in reason and "imagined 8 blocks ahead" in reason
-    assert "is off by 62 units of the 512-unit window on average; copying the last frame: " in reason
+    assert "is off by 62.0 units of the 512-unit window on average; copying the last frame: " in reason
     assert "127, actions of another window: 139." in reason or changes
 
 
@@ -351,7 +351,7 @@ def test_the_verdict_on_imagined_states_is_of_a_quantity_that_one_frame_tells():
     result["targets"] = {"velocity": target | {"num_frames": 3}, name: target}
     result["horizon"] = {"velocity": rows, name: rows}
     (reason,) = [reason for reason in judge({}, result, None).reasons if "imagines" in reason]
-    assert f"{name} is off by 62 m" in reason
+    assert f"{name} is off by 62.0 m" in reason
     result["targets"] = {"velocity": target | {"num_frames": 3}}
     assert not any("imagines" in reason for reason in judge({}, result, None).reasons)
 

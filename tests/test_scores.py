@@ -44,6 +44,7 @@ def test_the_unit_in_which_a_quantity_is_stored_changes_its_error_alone():
 
 
 def test_few_episodes_make_an_interval_unreliable():
-    true, episode = walked(episodes=19)
     quantity = Quantity(name="q", column="q", slice=(0, 2))
-    assert score(quantity, Scale.of(true), true, true + 1, episode)["ci_reliable"] is False
+    for episodes, reliable in ((19, False), (20, True)):
+        true, episode = walked(episodes=episodes)
+        assert score(quantity, Scale.of(true), true, true + 1, episode)["ci_reliable"] is reliable

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 from conftest import FakeSource
+from scipy.spatial.transform import Rotation
 
 from lewm.errors import UserError
 from lewm.probes.frames import choose_frames
-from lewm.probes.targets import SHIPPED, load_quantities, require_spread, usable_rows, values_of
+from lewm.probes.targets import SHIPPED, load_quantities, usable_rows, values_of, varies
 
 
 def state(rows, width):
@@ -53,6 +54,14 @@ def test_targets_that_do_not_fit_are_refused_with_the_columns_there_are(tmp_path
         load_quantities(path, source)
 
 
+def test_a_shipped_file_of_which_a_little_is_missing_is_taken_with_a_notice(capsys):
+    name, quantities = load_quantities(None, FakeSource([4, 5], {"state": state(9, 5)}))
+    assert name == "push_t" and [q.name for q in quantities] == ["agent_position", "block_position", "block_angle"]
+    assert "left out: agent_velocity needs numbers [5, 7]" in capsys.readouterr().out
+    with pytest.raises(UserError, match="agent_velocity needs"):
+        load_quantities("push_t", FakeSource([4, 5], {"state": state(9, 5)}))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -61,6 +70,19 @@ def test_targets_that_do_not_fit_are_refused_with_the_columns_there_are(tmp_path
         ("- {name: a, column: state, slice: [1, 1]}", "must be"),
         ("- {name: a, column: state, slice: [0, 1], kind: scalar}", "one of vector, angle"),
         ("a: 1", "must be a list"),
+        ("- {name: [1], column: state, slice: [0, 1]}", "name of .* must be text"),
+        ("- {name: '', column: state, slice: [0, 1]}", "must not be empty"),
+        ("- {name: a, column: [state], slice: [0, 1]}", "column of 'a' .* must be text"),
+        ("- {name: a, column: state, slice: [false, true]}", "slice of 'a'"),
+        ("- {name: a, column: state, slice: [0, 1], unit: 5}", "unit of 'a' .* must be text"),
+        ("- {name: a, column: state, slice: [0, 1], kind: angle, unit: deg}", "stored in radians"),
+        ("- {name: a, column: state, slice: [0, 1], turned: ninety}", "number of degrees"),
+        ("- {name: a, column: state, slice: [0, 1], frames: true}", "a whole number from 1"),
+        ("- {name: a, column: state, slice: [0, 1], period: 6.28}", "only a velocity has one"),
+        ("- {name: a, column: state, slice: [0, 1], kind: angle, at: b}", "must name a quantity that has an image"),
+        ("- {name: a, column: state, slice: [0, 2], image: {1: 0, left: 1, right: 2, top: 3}}", "left, right, top"),
+        ("- {name: a, column: state, slice: [0, 2], image: {left: 1, right: 1, top: 3, bottom: 0}}", "different"),
+        ("- {name: a, column: state, slice: [0, 4], kind: quaternion, order: xwyz}", "one of wxyz, xyzw"),
         ("[", "not yaml"),
     ],
 )
@@ -103,7 +125,29 @@ def test_a_constant_quantity_is_refused(tmp_path):
     source = FakeSource([10], {"a": state(10, 2)})
     found = quantity(tmp_path, source, "{name: a, column: a, slice: [0, 2]}")
     values = state(10, 2)
-    require_spread(values, found)
+    assert varies(values, found).tolist() == [True, True]
     values[:, 1] = 5.5
     with pytest.raises(UserError, match="component 1, is constant"):
-        require_spread(values, found)
+        varies(values, found)
+
+
+def test_the_period_and_the_order_of_a_targets_file_are_heeded(tmp_path):
+    angle = (0.3 * np.arange(60.0)) % 6.0
+    q = Rotation.random(60, random_state=0).as_quat(scalar_first=False)
+    source = FakeSource([60], {"angle": angle, "q": q})
+    chosen = choose_frames(source.lengths, np.array([0]), 100, first=2)
+    turning = quantity(tmp_path, source, "{name: v, column: angle, slice: [0, 1], kind: velocity, period: 6.0}")
+    assert np.allclose(values_of(source, turning, chosen, 2), 0.3)
+    pose = quantity(tmp_path, source, "{name: q, column: q, slice: [0, 4], kind: quaternion, order: xyzw}")
+    expected = Rotation.from_quat(q).as_matrix()[2:, :, 0]
+    assert np.allclose(values_of(source, pose, chosen, 1)[:, :3], expected)
+    assert pose.components == ["R11", "R21", "R31", "R12", "R22", "R32"]
+
+
+def test_a_name_that_occurs_twice_and_a_column_of_words_are_refused(tmp_path):
+    source = FakeSource([3], {"state": state(3, 2), "word": np.array([b"a", b"b", b"c"])})
+    (tmp_path / "t.yaml").write_text("- {name: a, column: state, slice: [0, 1]}\n" * 2)
+    with pytest.raises(UserError, match="twice"):
+        load_quantities(tmp_path / "t.yaml", source)
+    with pytest.raises(UserError, match="not numbers"):
+        quantity(tmp_path, source, "{name: w, column: word, slice: [0, 1]}")
