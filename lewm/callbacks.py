@@ -116,7 +116,7 @@ class ProbeValidation(Callback):
 
     Args:
         every: optimiser steps between probes.
-        targets: a shipped name or a YAML file; None for the first that fits.
+        targets: a shipped name or a YAML file; None for the shipped ones that fit best.
         max_frames: frames used of each part, evenly spread.
         seed: which train episodes choose the probes' strength.
     """

@@ -35,7 +35,7 @@ EXAMPLES = {
 }
 PARTS = {"validate": "val", "test": "test", "predict": "test"}
 PROBE_EVERY = "optimiser steps between linear probes of validation episodes, which do not change training; 0: none"
-PROBE_TARGETS = "what they read: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null: what fits first"
+PROBE_TARGETS = "what they read: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null: what fits best"
 
 
 class Session(LightningCLI):

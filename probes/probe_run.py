@@ -55,7 +55,7 @@ def probe(
         checkpoint: a checkpoint, a run folder (its newest), a folder of checkpoints (all), or a list of these.
         data: an HDF5 file or a folder of shards.
         out: folder for result.json, result.csv and plots; None for report/probe in the checkpoint's run.
-        targets: a shipped name or a YAML file; None for the first that fits.
+        targets: a shipped name or a YAML file; None for the shipped ones that fit best.
         split: episodes to measure on: test, val, train, or all (in grouped folds).
         layers: what to read from: `embedding`, `cls`, or any module (see `lewm.model.layers`).
         max_frames: frames used of each part, evenly spread.

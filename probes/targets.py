@@ -86,9 +86,9 @@ class Quantity:
 
 
 def load_quantities(targets: str | Path | None, source: Source) -> tuple[str, list[Quantity]]:
-    """Where the quantities are from and what they are: a shipped name, a yaml file, or the first shipped that fits."""
+    """Where the quantities are from and what they are: a shipped name, a file, or the shipped ones that fit best."""
     if targets is None:
-        return first_that_fits(source)
+        return best_that_fits(source)
     path = Path(targets)
     if not path.suffix:
         if str(targets) not in SHIPPED:
@@ -101,20 +101,26 @@ def load_quantities(targets: str | Path | None, source: Source) -> tuple[str, li
     return str(targets), quantities
 
 
-def first_that_fits(source: Source) -> tuple[str, list[Quantity]]:
-    """The first shipped file most of whose quantities the source has, and these; the others are named in a notice."""
+def best_that_fits(source: Source) -> tuple[str, list[Quantity]]:
+    """The shipped file of whose quantities the source has the largest share, above half, and these quantities.
+
+    Those that it has not are named in a notice.
+    """
+    shares: dict[str, float] = {}
     for name in SHIPPED:
         quantities = read_quantities(shipped(f"probe/{name}.yaml"))
-        problems = {q.name: misfit(q, source) for q in quantities}
-        fitting = [q for q in quantities if problems[q.name] is None]
-        if 2 * len(fitting) > len(quantities):
-            for problem in filter(None, problems.values()):
-                print(f"notice: of the targets {name} this is left out: {problem}")
-            return name, fitting
-    raise UserError(
-        f"none of the shipped targets ({', '.join(SHIPPED)}) fits {source.path}; write a file for --targets; "
-        f"the columns are: {describe_columns(source)}"
-    )
+        shares[name] = float(np.mean([misfit(q, source) is None for q in quantities]))
+    name = max(shares, key=lambda name: shares[name])  # of equal ones the first
+    if shares[name] <= 0.5:
+        raise UserError(
+            f"none of the shipped targets ({', '.join(SHIPPED)}) fits {source.path}; write a file for --targets; "
+            f"the columns are: {describe_columns(source)}"
+        )
+    quantities = read_quantities(shipped(f"probe/{name}.yaml"))
+    problems = {q.name: misfit(q, source) for q in quantities}
+    for problem in filter(None, problems.values()):
+        print(f"notice: of the targets {name} this is left out: {problem}")
+    return name, [q for q in quantities if problems[q.name] is None]
 
 
 def read_quantities(path: Path) -> list[Quantity]:

@@ -25,6 +25,8 @@ def state(rows, width):
                 "privileged/block_0_quat": state(9, 4),
                 "privileged/block_0_yaw": state(9, 1),
                 "proprio/effector_yaw": state(9, 1),
+                "qpos": state(9, 21),  # most of what Reacher asks for
+                "qvel": state(9, 20),
             },
             "cube",
         ),
