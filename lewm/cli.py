@@ -167,7 +167,7 @@ def probe(
         checkpoint: a checkpoint, a run folder (its newest), a folder of checkpoints (all of them); several of these.
         data: an HDF5 file or a folder of shards.
         out: folder for result.json, result.csv and plots; null for report/probe in the run's folder.
-        targets: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null for the shipped ones that fit best.
+        targets: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null for what fits best.
         split: episodes to judge on; all measures every one, in folds of whole episodes.
         layers: read beside the embedding, by commas: cls, or modules of encoder and projector by name, as
             encoder.backbone.blocks.1, or encoder.backbone.blocks.1:mean for the mean over patches.
