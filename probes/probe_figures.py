@@ -47,7 +47,7 @@ def panel(result: dict[str, Any], readings: dict[str, Reading], probe: str) -> p
     reading, quantity = readings[probe], readings[probe].values.quantity
     return pictures.Panel(
         title=f"{quantity.name}, {'MLP' if probe == 'mlp' else probe}",
-        unit=quantity.unit if quantity.kind in ("vector", "velocity") else "",
+        unit=quantity.error_unit if quantity.kind in ("vector", "velocity") else "",
         components=component_names(quantity),
         true=reading.true,
         predicted=reading.read,
