@@ -25,8 +25,8 @@ from lewm.probes.parts import Plan, plan
 from lewm.probes.probe_figures import figures_of, quality_figure
 from lewm.probes.quantities import Reading, Values, observe, read_both, score_controls
 from lewm.probes.seams import Model
-from lewm.probes.setting import Setting, on_device, prepare
-from lewm.probes.several import choose, fits
+from lewm.probes.setting import Setting, fits, on_device, prepare
+from lewm.probes.several import choose
 from lewm.probes.targets import Quantity, load_quantities
 from lewm.progress import track
 

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lewm import checkpoint as checkpoints
-from lewm.clip import Interface
 from lewm.datasets.schema import Source
 from lewm.errors import UserError
 from lewm.probes.cache import Cache
@@ -17,9 +16,8 @@ from lewm.probes.parts import plan
 from lewm.probes.quantities import Reading
 from lewm.probes.questions import Questions
 from lewm.probes.results import identify
-from lewm.probes.setting import on_device
+from lewm.probes.setting import fits, on_device
 from lewm.probes.statistics import mean_interval, means_by_group
-from lewm.probes.surprise import check_fits
 from lewm.probes.targets import Quantity
 from lewm.progress import track
 
@@ -83,17 +81,6 @@ def require_comparable(paths: list[Path], source: Source, quantities: list[Quant
                     f"{q.name} is read from several frames, and {first} and {path} differ in (frameskip, frames): "
                     f"{seen[0]} and {seen[1]}; leave it out of --targets to compare them"
                 )
-
-
-def fits(interface: Interface, source: Source) -> None:
-    """UserError where frames, actions or the length of episodes do not fit the model."""
-    check_fits(source.frame_shape, source.action_dim, interface, source.path)
-    k, longest = interface.frameskip, int(source.lengths.max())
-    if longest <= k:
-        raise UserError(
-            f"the checkpoint's frameskip is {k}: a frame and the next it predicts are {k} rows apart, but the longest "
-            f"episode of {source.path} has {longest} rows; use data recorded at the rate the model was trained on"
-        )
 
 
 def paired(errors: dict[int, float], others: dict[int, float]) -> tuple[Float[np.ndarray, " e"], Int[np.ndarray, " e"]]:

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.probes.clips import KINDS, Triple
 from lewm.probes.seams import Model
@@ -125,18 +124,3 @@ def aligned(steps: Float[np.ndarray, "n i"], event: Int[np.ndarray, " n"]) -> tu
 def allow_resize(model: Model) -> None:
     """Let the model resize frames of another size, as if it had been trained to."""
     model.interface = replace(model.interface, resize=True)
-
-
-def check_fits(frame_shape: tuple[int, ...], action_dim: int, interface: Interface, path: object) -> None:
-    """UserError with both values where clips do not fit the model."""
-    h, w, c = frame_shape
-    side = interface.image_size
-    if c != interface.channels:
-        raise UserError(f"frames of {path} have {c} channels, the model takes {interface.channels}")
-    if (h, w) != (side, side) and not interface.resize:
-        raise UserError(
-            f"frames of {path} are {h} x {w}, the model takes {side} x {side}; convert them with lewm convert "
-            f"--image_size {side} (lewm surprise also takes --resize)"
-        )
-    if action_dim != interface.action_dim:
-        raise UserError(f"actions of {path} have {action_dim} numbers, the model takes {interface.action_dim}")

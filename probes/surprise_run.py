@@ -18,8 +18,8 @@ from lewm.probes.controls import CALIBRATED, calibrated, calibration_frames
 from lewm.probes.features import device_of
 from lewm.probes.frames import choose_frames
 from lewm.probes.parts import measured_episodes
-from lewm.probes.setting import Setting, prepare
-from lewm.probes.surprise import Steps, aligned, allow_resize, check_fits, score_triples, scorers, summarise
+from lewm.probes.setting import Setting, check_fits, prepare
+from lewm.probes.surprise import Steps, aligned, allow_resize, score_triples, scorers, summarise
 
 TITLES = {
     "model": "Model",

@@ -8,10 +8,10 @@ import torch
 from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.probes.clips import disturb, disturbed_triples, event_step, is_triples, read_triples, recoloured
+from lewm.probes.setting import check_fits
 from lewm.probes.surprise import (
     aligned,
     allow_resize,
-    check_fits,
     copy_last,
     localisation,
     pixel_difference,
