@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from lewm import __version__, _compat
+from lewm.precision import best_precision
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "webdataset", "h5py", "numpy", "gymnasium")
 
@@ -22,9 +23,10 @@ def diagnose() -> str:
         lines.append("  lewm needs nothing of it; to use torchvision's own operators, install a build matching torch")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        lines.append(f"accelerators: {', '.join(names)}; bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}")
+        lines.append(f"accelerators: {', '.join(names)}")
     else:
         lines.append("accelerators: none; training runs on the CPU")
+    lines.append(f"precision of training where none is named: {best_precision('auto')}")
     import timm  # noqa: F401  imported to see that it can be
 
     return "\n".join(lines)

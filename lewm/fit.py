@@ -25,6 +25,7 @@ from lewm.environment import write_environment
 from lewm.errors import UserError
 from lewm.module import LeWM
 from lewm.paths import make_folder, shipped, written_atomically
+from lewm.precision import best_precision
 
 LOG = logging.getLogger("lewm")
 EXAMPLES = {
@@ -74,7 +75,9 @@ class Session(LightningCLI):
         _check_trainer(self.command, self.config.trainer, self.datamodule)
         if self.config.probe_every < 0:
             raise UserError(f"--probe_every is {self.config.probe_every}; it must be 0 (off) or more optimiser steps")
-        kwargs["plugins"] = [AtomicCheckpointIO()]
+        if self.config.trainer.precision is None:
+            self.config.trainer.precision = best_precision(self.config.trainer.accelerator)
+        kwargs |= {"plugins": [AtomicCheckpointIO()], "precision": self.config.trainer.precision}
         claimed = None
         if self.command != "fit":
             kwargs["logger"] = False

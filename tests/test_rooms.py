@@ -23,6 +23,8 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "model": 1,
     "loss": 1,
     "schedule": 1,
+    "precision": 1,
+    "augment": 1,
     "clip": 0,
     "distributed": 0,
     "errors": 0,
