@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lewm.augment import Photometric
 from lewm.checkpoint import describe
 from lewm.clip import ClipBatch, Interface
 from lewm.errors import GuardStop, UserError
@@ -38,7 +39,9 @@ class LeWM(L.LightningModule):
         weight_decay: decay of every parameter.
         warmup: share of the schedule's optimiser steps in which the learning rate rises linearly from 0.
         schedule_epochs: epochs over which the cosine falls to 0; null for the run's own length.
-        seed: seed of directions and dropout.
+        augment_colour: share of training frames whose colours are mixed, each frame by itself; 0 for none.
+        augment_light: largest change of their contrast and brightness, as a share; 0 for none.
+        seed: seed of directions, dropout and augmentation.
         model: arguments of `WorldModel`.
     """
 
@@ -55,6 +58,8 @@ class LeWM(L.LightningModule):
         weight_decay: float = 1e-3,
         warmup: float = 0.01,
         schedule_epochs: int | None = None,
+        augment_colour: float = 0.0,
+        augment_light: float = 0.0,
         seed: int = 0,
         **model: Any,
     ) -> None:
@@ -68,6 +73,7 @@ class LeWM(L.LightningModule):
             )
         self.model = WorldModel(replace(interface, history=history or interface.history), **model)
         self.sigreg = SIGReg(directions=sigreg_directions, knots=sigreg_knots, knot_range=sigreg_range, seed=seed)
+        self.augment = Photometric(colour=augment_colour, light=augment_light, seed=seed)
         self.sigreg_weight, self.lr, self.weight_decay = sigreg_weight, lr, weight_decay
         self.warmup, self.schedule_epochs, self.seed = warmup, schedule_epochs, seed
         self.meter = HealthMeter(self.sigreg, sigreg_weight)
@@ -91,6 +97,7 @@ class LeWM(L.LightningModule):
         torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        batch = batch._replace(pixels=self.augment(batch.pixels, batch.index, self.global_step))
         pred_loss, sigreg = self.losses(batch, self.global_step)
         loss = pred_loss + self.sigreg_weight * sigreg
         if not torch.isfinite(loss):
