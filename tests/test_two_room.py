@@ -10,7 +10,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-from lewm.envs.two_room import NATIVE, TwoRoom, next_state
+from lewm.envs.two_room import NATIVE, Physics, TwoRoom, next_state
 from lewm.envs.two_room_policy import POLICIES, NoisyExpert, Wanderer
 from lewm.errors import UserError
 
@@ -207,12 +207,109 @@ def test_a_colour_changes_its_object_alone_and_until_the_next_reset():
     }
 
 
+def path_of(env: TwoRoom, start, actions, change=lambda env: None) -> np.ndarray:
+    """Positions after each action; the change is made before the first."""
+    env.reset(seed=0, options={"state": start})
+    change(env)
+    return np.stack([env.step(np.array(action))[4]["state"] for action in actions])
+
+
+def test_everything_that_is_set_is_undone_by_reset_and_leaves_no_trace():
+    def trajectory(env) -> list[np.ndarray]:
+        states, _, frames = walk(env, NoisyExpert(), 5)
+        return [states, *frames]
+
+    used = TwoRoom(image_size=16)
+    used.set_visible("agent", False)
+    used.set_physics(speed=2.0, momentum=0.9, walls=False)
+    used.set_colour("agent", (0, 200, 0))
+    for _ in range(3):  # leaves a displacement, of which nothing must be kept
+        used.step(np.ones(2))
+    for a, b in zip(trajectory(used), trajectory(TwoRoom(image_size=16)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_built_in_physics_named_outright_are_bit_identical_to_none_named(excerpt):
+    state, action = excerpt["state"][:-1], excerpt["action"][:-1]
+    for s, a in list(zip(state, action, strict=True))[:300]:
+        if np.isfinite(a).all():
+            last = np.array((3.0, -2.0), np.float32)
+            named = next_state(s, a, last, Physics(speed=1.0, momentum=0.0, walls=True))
+            assert named.tobytes() == next_state(s, a).tobytes()
+
+
+def test_a_hidden_agent_leaves_the_empty_room_and_goes_on_walking():
+    env = TwoRoom(image_size=NATIVE)
+    env.reset(seed=0, options={"state": (60, 150)})
+    env.set_visible("agent", False)
+    empty = env.render()
+    assert (empty[150, 60] == 255).all() and (empty[112, 112] == 0).all()
+    frame = env.step(np.array((1.0, 0.0)))[0]
+    np.testing.assert_array_equal(frame, empty)
+    np.testing.assert_array_equal(env.state, (65, 150))
+    frame[:] = 0  # a copy: drawing into it must not spoil later frames
+    np.testing.assert_array_equal(env.render(), empty)
+    env.set_colour("wall", (0, 0, 250))
+    assert tuple(env.render()[112, 112]) == (0, 0, 250)
+    env.set_visible("agent", True)
+    assert tuple(env.render()[150, 65]) == (255, 0, 0)
+
+
+def test_speed_is_a_factor_on_the_displacement_after_the_action_is_clipped():
+    env, actions = TwoRoom(image_size=8), [(3.0, 0.0), (0.5, -1.0)]
+    np.testing.assert_array_equal(path_of(env, (50, 150), actions), [(55, 150), (57.5, 145)])
+    half = path_of(env, (50, 150), actions, lambda env: env.set_physics(speed=0.5))
+    np.testing.assert_array_equal(half, [(52.5, 150), (53.75, 147.5)])
+
+
+def test_momentum_keeps_a_share_of_the_last_displacement_also_of_the_step_before_it_was_set():
+    env = TwoRoom(image_size=8)
+    slide = path_of(env, (50, 150), [(1, 0), (0, 0), (0, 0), (0, 1)], lambda env: env.set_physics(momentum=0.5))
+    np.testing.assert_array_equal(slide, [(55, 150), (57.5, 150), (58.75, 150), (59.375, 155)])
+    env.reset(seed=0, options={"state": (50, 150)})
+    env.step(np.array((1.0, 0.0)))
+    env.set_physics(momentum=0.5)
+    np.testing.assert_array_equal(env.step(np.zeros(2))[4]["state"], (57.5, 150))
+
+
+def test_a_border_takes_the_momentum_away():
+    slide = path_of(
+        TwoRoom(image_size=8), (200, 150), [(1, 0), (0, 0), (0, 0)], lambda env: env.set_physics(momentum=0.5)
+    )
+    np.testing.assert_array_equal(slide, [(203, 150), (203, 150), (203, 150)])  # 1.5 of 3 would be outside
+
+
+def test_without_walls_the_agent_crosses_the_wall_but_not_the_border():
+    env, right = TwoRoom(image_size=8), [(1, 0)] * 40
+    stopped = path_of(env, (90, 150), right)
+    assert stopped[:, 0].max() == 100 and stopped[-1, 0] == 99.5
+    through = path_of(env, (90, 150), right, lambda env: env.set_physics(walls=False))
+    np.testing.assert_array_equal(through[:, 0], np.minimum(90 + 5 * np.arange(1, 41), 203))
+    assert (through[:, 1] == 150).all()
+
+
+@pytest.mark.parametrize("physics", [Physics(), Physics(speed=0.5, momentum=0.5, walls=False)])
+def test_next_state_changes_nothing_that_it_is_given(physics):
+    given = [np.array(pair, np.float32) for pair in ((98, 150), (1, 1), (5, 5))]
+    copies = [array.copy() for array in given]
+    first = next_state(*given, physics)
+    np.testing.assert_array_equal(first, next_state(*given, physics))
+    for array, copy in zip(given, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    assert first.dtype == np.float32
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         lambda env: env.set_colour("target", (0, 0, 0)),
         lambda env: env.set_colour("agent", (0, 0, 256)),
         lambda env: env.set_colour("agent", (0.5, 0.5, 0.5)),
+        lambda env: env.set_visible("wall", False),
+        lambda env: env.set_physics(speed=-0.5),
+        lambda env: env.set_physics(speed=np.nan),
+        lambda env: env.set_physics(momentum=1.0),
+        lambda env: env.set_physics(momentum=np.nan),
         lambda env: env.reset(options={"target_state": (50, 50)}),
         lambda env: env.step(np.array((np.nan, 0))),
         lambda env: env.step(np.zeros(3)),

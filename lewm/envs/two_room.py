@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -34,11 +35,31 @@ DOT_REACH = 42
 Rgb = tuple[int, int, int]
 
 
-def next_state(state: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """Where one step leads: `s' = clip(s + 5 clip(a, -1, 1), 21, 203)`, then out of the wall; all in float32."""
-    moved = state + np.clip(action, -1, 1).astype(np.float32) * np.float32(SPEED)
+@dataclass(frozen=True)
+class Physics:
+    """What may be changed about the laws of motion; the defaults are the built-in ones."""
+
+    speed: float = 1.0  # factor on the displacement
+    momentum: float = 0.0  # share of the last displacement that is kept
+    walls: bool = True  # whether the inner wall stops the agent
+
+
+BUILT_IN = Physics()
+
+
+def next_state(
+    state: np.ndarray, action: np.ndarray, last: np.ndarray | None = None, physics: Physics = BUILT_IN
+) -> np.ndarray:
+    """Where one step leads: `s' = clip(s + 5 clip(a, -1, 1), 21, 203)`, then out of the wall; all in float32.
+
+    Of other physics: `s' = clip(s + 5 speed clip(a, -1, 1) + momentum last, 21, 203)`, where `last` is the displacement
+    that the step before led to, and with `walls` False the inner wall is passed.
+    """
+    moved = state + np.clip(action, -1, 1).astype(np.float32) * np.float32(SPEED * physics.speed)
+    if physics.momentum and last is not None:
+        moved += np.float32(physics.momentum) * last
     moved = np.clip(moved, *REACH)
-    if not DOOR_SPAN[0] <= moved[1] <= DOOR_SPAN[1]:
+    if physics.walls and not DOOR_SPAN[0] <= moved[1] <= DOOR_SPAN[1]:
         if state[0] < WALL_X and moved[0] > WALL_ZONE[0]:
             moved[0] = WALL_ZONE[0] - PUSH
         elif state[0] >= WALL_X and moved[0] < WALL_ZONE[1]:
@@ -143,10 +164,10 @@ class TwoRoom(gymnasium.Env[np.ndarray, np.ndarray]):
         self.observation_space = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self._state = np.array((60.0, 112.0), np.float32)
         self._goal_state = np.array((164.0, 112.0), np.float32)
-        self._steps = 0
+        self._undo()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode in the colours of the constructor; `options` may fix `state` and `goal_state`.
+        """Start an episode, whatever was set undone; `options` may fix `state` and `goal_state`.
 
         A random start is uniform over the floor beside the wall, up to 7 units nearer the border than any step leads.
         """
@@ -159,7 +180,7 @@ class TwoRoom(gymnasium.Env[np.ndarray, np.ndarray]):
             raise UserError(f"unknown reset options {sorted(options)}; TwoRoom reads state and goal_state")
         if self._colours != self._own_colours:
             self._paint(self._own_colours)
-        self._steps = 0
+        self._undo()
         return self.render(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
@@ -167,14 +188,15 @@ class TwoRoom(gymnasium.Env[np.ndarray, np.ndarray]):
         action = np.asarray(action)
         if action.shape != (2,) or not np.isfinite(action).all():
             raise UserError(f"an action is two finite numbers (x, y), not {action!r}")
-        self._state = next_state(self._state, action)
+        before, self._state = self._state, next_state(self._state, action, self._last, self._physics)
+        self._last = self._state - before
         self._steps += 1
         info = self._info()
         return self.render(), 0.0, info["distance_to_target"] < DONE_DISTANCE, self._steps >= self.max_steps, info
 
     def render(self) -> np.ndarray:
         """The picture: (image_size, image_size, 3) uint8."""
-        return self._picture.draw(self._state)
+        return self._picture.draw(self._state) if self._visible else self._picture.background.copy()
 
     @property
     def state(self) -> np.ndarray:
@@ -201,6 +223,22 @@ class TwoRoom(gymnasium.Env[np.ndarray, np.ndarray]):
             raise UserError(f"no object {name!r} to colour; one of {', '.join(self._colours)}")
         self._paint({**self._colours, name: _checked_rgb(name, rgb)})
 
+    def set_visible(self, name: str, visible: bool) -> None:
+        """Draw the agent or not, until the next reset; it is there all the same."""
+        if name != "agent":
+            raise UserError(f"{name!r} cannot be hidden; agent can")
+        self._visible = bool(visible)
+
+    def set_physics(self, *, speed: float = 1.0, momentum: float = 0.0, walls: bool = True) -> None:
+        """Change the laws of motion (see `Physics`) until the next reset; what is not named is as built in."""
+        if not (np.isfinite(speed) and speed >= 0):
+            raise UserError(f"speed is a factor on the displacement, 0 or more, not {speed!r}")
+        if not 0 <= momentum < 1:
+            raise UserError(
+                f"momentum is the share of the last displacement that is kept, 0 to below 1, not {momentum!r}"
+            )
+        self._physics = Physics(speed, momentum, bool(walls))
+
     def legal_state(self, state: Sequence[float] | np.ndarray) -> bool:
         """Whether the agent could have walked there: clear of the border, and of the wall outside its door."""
         x, y = np.asarray(state, np.float32)
@@ -220,6 +258,10 @@ class TwoRoom(gymnasium.Env[np.ndarray, np.ndarray]):
             start = self.np_random.uniform(*FLOOR, 2).astype(np.float32)
             if not WALL_ZONE[0] <= start[0] <= WALL_ZONE[1]:
                 return start
+
+    def _undo(self) -> None:
+        self._steps, self._visible, self._physics = 0, True, BUILT_IN
+        self._last = np.zeros(2, np.float32)  # the displacement of the last step
 
     def _paint(self, colours: dict[str, Rgb]) -> None:
         self._colours = colours
