@@ -174,32 +174,37 @@ def auroc(positive: Float[np.ndarray, " p"], negative: Float[np.ndarray, " q"]) 
 
 
 def auroc_interval(
-    positive: Float[np.ndarray, " n"],
-    negative: Float[np.ndarray, " n"],
-    labels: Int[np.ndarray, " n"],
+    positive: Float[np.ndarray, " p"],
+    negative: Float[np.ndarray, " q"],
+    labels: Int[np.ndarray, " p"],
+    negative_labels: Int[np.ndarray, " q"] | None = None,
     *,
     seed: int = 0,
 ) -> Interval:
-    """Interval of the AUROC of paired scores, on the logit scale, resampling groups (an episode, or a triple).
+    """Interval of the AUROC on the logit scale, resampling groups (an episode, or a trial) with all their scores.
 
-    A group is drawn with both its scores; resamples at 0 or 1 count as half a win of the num^2 from there.
-    At 0 or 1, or where all pairs tie, every resample agrees, and below `FEW` groups they are too alike: there the
-    exact interval of a rate is given, of AUROC * n successes in n = groups disjoint pairs, each won with a chance equal
-    to the AUROC. At AUROC 1 its lower end is 0.025^(1/n), the two-sided form of the rule of three (Clopper and Pearson,
-    Biometrika 1934).
+    Scores are paired, with the same labels, unless the negatives have labels of their own. Resamples at 0 or 1 count as
+    half a win of the num^2 from there. At 0 or 1, or where all pairs tie, every resample agrees, and below `FEW` groups
+    they are too alike: there the exact interval of a rate is given, of AUROC * n successes in n = groups disjoint
+    pairs, each won with a chance equal to the AUROC. At AUROC 1 its lower end is 0.025^(1/n), the two-sided form of the
+    rule of three (Clopper and Pearson, Biometrika 1934).
     """
-    table = wins(positive, negative)
-    num, group = groups_of(labels)
-    exact = clopper_pearson(float(table.mean()) * num, num)
-    if num < FEW:
+    others = labels if negative_labels is None else negative_labels
+    num, group = groups_of(np.concatenate([labels, others]))
+    mine, theirs = np.eye(num)[group[: len(labels)]], np.eye(num)[group[len(labels) :]]
+    # table: (num, num), wins of one group's positives over another's negatives, of so many pairs
+    table, pairs = mine.T @ wins(positive, negative) @ theirs, np.outer(mine.sum(axis=0), theirs.sum(axis=0))
+    estimate = float(table.sum() / pairs.sum())
+    disjoint = min(len(np.unique(labels)), len(np.unique(others)))
+    exact = clopper_pearson(estimate * disjoint, disjoint)
+    if disjoint < FEW:
         return exact
-    rng = np.random.default_rng(seed)
-    # weights: (resamples, n), how often each pair's group was drawn
-    weights = rng.multinomial(num, np.full(num, 1 / num), size=RESAMPLES)[:, group].astype(np.float64)
-    values = ((weights @ table) * weights).sum(axis=1) / weights.sum(axis=1) ** 2
+    weights = np.random.default_rng(seed).multinomial(num, np.full(num, 1 / num), size=RESAMPLES).astype(np.float64)
+    won, drawn = (((weights @ x) * weights).sum(axis=1) for x in (table, pairs))
+    values = won[drawn > 0] / drawn[drawn > 0]
     if np.ptp(values) <= 1e-9:
         return exact
-    return transformed_interval(float(table.mean()), values, num, low=0.0, high=1.0, margin=0.5 / num**2)
+    return transformed_interval(estimate, values, num, low=0.0, high=1.0, margin=0.5 / num**2)
 
 
 def clopper_pearson(successes: float, num: int) -> Interval:
@@ -256,6 +261,36 @@ def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:
     """Mean of the paired differences over their standard deviation; NaN where that is 0."""
     std = differences.std(ddof=1) if len(differences) > 1 else 0.0
     return float(differences.mean() / std) if std > 0 else float("nan")
+
+
+def holm(p_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """p-values corrected for their number: the i-th smallest times n - i, never falling (Holm, Scand J Statist 1979).
+
+    NaN, where there was nothing to test, stays NaN and does not count.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(len(p), np.nan)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return corrected
+
+
+def pairs_needed(effect_size: float, *, level: float = 0.01, power: float = 0.9, most: int = 10_000) -> int | None:
+    """Fewest pairs with which a two-sided paired t-test finds such a d_z in that share of samples; None beyond `most`.
+
+    The power of n pairs is P(|T| > t_{n-1, 1-level/2}) of the noncentral T with n - 1 degrees of freedom and
+    noncentrality d_z sqrt(n) (Cohen, Statistical power analysis, chapter 2).
+    """
+    if not np.isfinite(effect_size) or effect_size == 0:
+        return None
+    from scipy.stats import nct, t
+
+    n = np.unique(np.geomspace(2, most, 400).round().astype(int))
+    n = np.union1d(np.arange(2, 201), n)
+    bound, shift = t.ppf(1 - level / 2, n - 1), abs(effect_size) * np.sqrt(n)
+    # The far tail adds nothing where it matters, and nct loses digits there.
+    reached = np.nan_to_num(nct.sf(bound, n - 1, np.minimum(shift, 37)), nan=1.0) >= power
+    return int(n[reached][0]) if reached.any() else None
 
 
 def rate(

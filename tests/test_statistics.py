@@ -154,3 +154,43 @@ def test_paired_tests_equal_scipys_and_tell_a_shift_from_none():
     assert st.paired_t(x - y + 2) < 1e-6
     assert st.wilcoxon(x - y + 2) < 1e-6
     assert st.cohens_dz(x - y) == pytest.approx((x - y).mean() / (x - y).std(ddof=1))
+
+
+def test_holm_by_hand():
+    assert st.holm(np.array([0.01, 0.04, 0.03, 0.005])).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert st.holm(np.array([0.9, 0.8])).tolist() == [1, 1]
+    assert np.array_equal(st.holm(np.array([np.nan, 0.02, np.nan, 0.03])), [np.nan, 0.04, np.nan, 0.04], equal_nan=True)
+
+
+def test_pairs_needed_are_those_with_which_simulated_samples_are_found():
+    rng = np.random.default_rng(0)
+    for effect in (0.4, 1.0, -2.0):
+        n = st.pairs_needed(effect)
+        shares = [
+            (stats.ttest_1samp(rng.normal(effect, 1, (4000, m)), 0.0, axis=1).pvalue < 0.01).mean()
+            for m in (n - 2, n, n + 2)
+        ]
+        assert shares[0] < 0.905 and shares[2] > 0.895 and shares[1] == pytest.approx(0.9, abs=0.06)
+    assert st.pairs_needed(0.0) is None and st.pairs_needed(np.nan) is None and st.pairs_needed(1e-4) is None
+    assert st.pairs_needed(50.0) <= 3
+
+
+def test_an_auroc_of_unequal_groups_resamples_whole_groups():
+    # 30 groups: each has one positive and three negatives, shifted together, so that only groups are independent.
+    rng = np.random.default_rng(0)
+    shift = rng.normal(0, 1, 30)
+    positive = shift + rng.normal(1, 1, 30)
+    negative = (shift[:, None] + rng.normal(0, 1, (30, 3))).ravel()
+    pooled = st.auroc_interval(positive, negative, np.arange(30), np.repeat(np.arange(30), 3))
+    assert pooled.low < st.auroc(positive, negative) < pooled.high
+    # The same negatives three times tell no more than once.
+    once = st.auroc_interval(positive, negative[::3], np.arange(30))
+    thrice = st.auroc_interval(positive, np.repeat(negative[::3], 3), np.arange(30), np.repeat(np.arange(30), 3))
+    assert thrice.bounds == pytest.approx(once.bounds)
+
+
+def test_an_auroc_whose_sides_share_no_group_still_has_an_interval():
+    rng = np.random.default_rng(1)
+    positive, negative = rng.normal(1, 1, 40), rng.normal(0, 1, 25)
+    low, high, _ = st.auroc_interval(positive, negative, np.arange(40), 100 + np.arange(25))
+    assert 0.5 < low < st.auroc(positive, negative) < high < 1
