@@ -70,5 +70,5 @@ def test_light_turns_about_mid_grey_and_stays_in_range():
 
 @pytest.mark.parametrize("wrong", [{"colour": -0.1}, {"light": 1.5}])
 def test_shares_outside_0_to_1_are_refused(wrong):
-    with pytest.raises(UserError, match="must be in 0..1"):
+    with pytest.raises(UserError, match=r"must be in 0\.\.1"):
         Photometric(**wrong)
