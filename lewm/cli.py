@@ -48,6 +48,7 @@ def collect(
     workers: int = 0,
     codec: Literal["auto", "raw", "zstd", "zlib", "png", "jpeg"] = "auto",
     triples: int = 0,
+    kinds: str | None = None,
 ) -> None:
     """Run a behaviour policy in a world and write what it saw and did.
 
@@ -63,11 +64,13 @@ def collect(
         workers: processes; 0 for none beside this one.
         codec: how frames are stored; auto takes zstd where it halves them, else raw.
         triples: write this many triples of clips (unperturbed, colour change, teleport) instead of episodes.
+        kinds: with --triples, other events than these two, by commas, as moved,heavier,wall_colour; all for every one
+            that the world can do.
     """
     from functools import partial
 
+    from lewm.datasets.clip_file import collect_clips, collect_triples
     from lewm.datasets.collect import collect as run
-    from lewm.datasets.triples import collect_triples
     from lewm.envs import make_policy, make_world
 
     world = partial(make_world, env, image_size=image_size)
@@ -75,7 +78,12 @@ def collect(
     for make in (world, behaviour):
         make()  # a wrong name is said before any process starts
     provenance = {"env": env, "policy": policy, "seed": seed, "image_size": image_size}
-    if triples:
+    if kinds is not None and not triples:
+        raise UserError("--kinds are of clips, and --triples says how many; add it, as --triples 100")
+    if kinds is not None:
+        named = [name.strip() for name in kinds.split(",") if name.strip()]
+        collect_clips(world(), behaviour(), out, clips=triples, kinds=named, seed=seed, provenance=provenance)
+    elif triples:
         collect_triples(world(), behaviour(), out, triples=triples, seed=seed, provenance=provenance)
     else:
         run(world, behaviour, out, episodes=episodes, seed=seed, workers=workers, codec=codec, provenance=provenance)
@@ -193,29 +201,63 @@ def probe(
 
 def surprise(
     checkpoint: str,
-    data: str,
+    data: str | None = None,
     out: str | None = None,
     split: Literal["train", "val", "test", "all"] = "test",
+    kinds: str = "all",
+    reference: str = "auto",
+    depth: int = 4,
     resize: bool = False,
     max_clips: int = 200,
     seed: int = 0,
+    watch: str | None = None,
+    actions: str | None = None,
 ) -> None:
-    """Show the model impossible events, and paint: how surprised is it?
+    """Show the model impossible events, and paint: how surprised is it, how surely, and when?
 
-    Example: lewm surprise runs/demo --data violations.h5
+    Example: lewm surprise runs/demo --data data/two_room --kinds teleport,freeze,recolour
 
     Args:
         checkpoint: a checkpoint, a run folder, or a folder of runs.
-        data: a file of triples (see `lewm collect --triples`), or a data set whose episodes are disturbed.
+        data: a data set whose episodes are disturbed, a file of clips (see `lewm collect --triples`), or a folder with
+            videos or image sequences (docs/evaluation.md has its layout).
         out: folder for result.json, result.csv and plots; null for report/surprise in the run's folder.
-        split: episodes to disturb.
+        split: episodes to disturb; with val every second one, as the others say what is ordinary.
+        kinds: of disturbed episodes, by commas: teleport, time_jump, reversal, freeze, frame_swap, exchanged_actions;
+            recolour, region_colour, brightness, noise, patch. A file has kinds of its own.
+        reference: data set whose validation episodes say what is ordinary; auto for --data or what the model was
+            trained on; none for no calibrated surprise.
+        depth: blocks ahead up to which surprise is measured.
         resize: accept frames of another size than the model's.
         max_clips: clips to judge on at most.
         seed: seed of disturbances and intervals.
+        watch: instead of a test, write this video (or folder of images) with its surprise drawn beneath.
+        actions: with --watch, the actions taken between its frames: a .npy or .csv file.
     """
     from lewm.probes.surprise_run import surprise as run
+    from lewm.probes.surprise_run import watch_video
 
-    run(checkpoint, data=data, out=out, split=split, resize=resize, max_clips=max_clips, seed=seed)
+    if (watch is None) == (data is None):
+        raise UserError("lewm surprise takes --data (clips or episodes to judge) or --watch (one video); give one")
+    if (watch is None) != (actions is None):
+        raise UserError("--watch VIDEO and --actions FILE go together: the actions taken between the video's frames")
+    if watch is not None and actions is not None:
+        common = {"out": out, "reference": reference, "resize": resize, "seed": seed}
+        print(f"written: {watch_video(checkpoint, video=watch, actions=actions, **common)}")
+        return
+    assert data is not None
+    run(
+        checkpoint,
+        data=data,
+        out=out,
+        split=split,
+        kinds=kinds,
+        reference=reference,
+        depth=depth,
+        resize=resize,
+        max_clips=max_clips,
+        seed=seed,
+    )
 
 
 def report(run: str) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+
+from lewm.datasets.violation import Nature
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito, Color universal design, 2008.
@@ -45,9 +48,17 @@ STYLE = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.8,
 }
+BLACK = "#111827"
 LINE = 24  # characters of a label beside an axis
 PROBES = {"linear": ("linear", BLUE), "mlp": ("MLP", ORANGE)}
 KIND_COLOURS = {"unperturbed": GREY, "visual": ORANGE, "physical": BLUE}
+KIND_CYCLES: dict[
+    Nature, tuple[str, ...]
+] = {  # of kinds within a nature: few physical ones are cool, few visual ones warm
+    "physical": (BLUE, GREEN, SKY, BLACK, PURPLE, RED),
+    "visual": (ORANGE, RED, PURPLE, BLACK, GREEN, SKY),
+}
+MARKERS = "osD^vP*X"
 
 
 @contextmanager
@@ -105,6 +116,23 @@ def legend_below(figure: Figure, handles: list[Artist]) -> None:
     rows = -(-len(handles) // max(1, int(figure.get_figwidth() // 1.6)))
     columns = -(-len(handles) // max(1, rows))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.8)
+
+
+def kind_looks(natures: dict[str, Nature]) -> dict[str, dict[str, Any]]:
+    """A colour and a marker for each kind, different within a nature for up to 24 of them."""
+    cycles = {nature: zip(cycle(colours), cycle(MARKERS), strict=False) for nature, colours in KIND_CYCLES.items()}
+    pairs = {kind: next(cycles[nature]) for kind, nature in natures.items()}
+    return {kind: {"color": colour, "marker": marker} for kind, (colour, marker) in pairs.items()}
+
+
+def readable(axis: Axis) -> None:
+    """Plain numbers at the ticks of a logarithmic axis, and few of them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_locator(LogLocator(subs=(1, 3) if high > 30 * low else (1, 2, 5), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def correlations(targets: dict[str, Any]) -> Figure:
@@ -183,41 +211,6 @@ def spectrum(latent: dict[str, Any]) -> Figure:
         ax.axhline(1, color=GREY, lw=1, ls="--")
         title = f"Latent spectrum, effective rank {latent['effective_rank']:.1f} of {latent['dim']}"
         ax.set(title=title, xlabel="direction", ylabel="variance", yscale="log")
-    return figure
-
-
-def surprise_curves(relative: Int[np.ndarray, " r"], curves: dict[str, Float[np.ndarray, "n r"]]) -> Figure:
-    """Mean surprise around the event, a band of one standard error on each side, one curve for each kind."""
-    with styled():
-        figure = new_figure(5.6, 3.3)
-        ax = figure.subplots()
-        for kind, values in curves.items():
-            count = np.maximum((~np.isnan(values)).sum(axis=0), 1)
-            mean = np.nansum(values, axis=0) / count
-            error = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / count / count)
-            colour = KIND_COLOURS[kind]
-            ax.plot(relative, mean, color=colour, label=kind)
-            ax.fill_between(relative, mean - error, mean + error, color=colour, alpha=0.18, lw=0)
-        ax.axvline(0, color=RED, lw=1, ls=":")
-        ax.set(title="Surprise around the event", xlabel="step from the event", ylabel="prediction error")
-        ax.legend()
-    return figure
-
-
-def score_strips(scores: dict[str, dict[str, Float[np.ndarray, " n"]]], titles: dict[str, str]) -> Figure:
-    """Every clip's score (its largest step) as a point, by kind; one panel a scorer."""
-    rng = np.random.default_rng(0)
-    with styled():
-        figure, axes = grid(len(scores), 2, width=3.4, height=2.5)
-        for ax, (scorer, by_kind) in zip(axes, scores.items(), strict=True):
-            for i, (kind, values) in enumerate(by_kind.items()):
-                x = i + rng.uniform(-0.18, 0.18, len(values))
-                ax.scatter(x, values, s=9, alpha=0.6, color=KIND_COLOURS[kind], lw=0)
-                ax.plot([i - 0.28, i + 0.28], [np.median(values)] * 2, color="#111827", lw=1.6)
-            if all((values > 0).all() for values in by_kind.values()):
-                ax.set_yscale("log")
-            ax.set(title=titles[scorer], xticks=range(len(by_kind)), ylabel="largest step")
-            ax.set_xticklabels(list(by_kind))
     return figure
 
 

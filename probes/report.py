@@ -14,10 +14,9 @@ import numpy as np
 from lewm import checkpoint as checkpoints
 from lewm.errors import UserError
 from lewm.paths import make_folder
-from lewm.probes import html, plots, report_probe
+from lewm.probes import html, plots, report_probe, report_surprise
 from lewm.probes.provenance import Checkpoint, newest_checkpoint, origin, outdated
 from lewm.probes.results import plain, write_text
-from lewm.probes.tables import number, with_interval
 from lewm.probes.verdict import Verdict, judge, key_figures
 
 EVALUATIONS = ("probe", "surprise")
@@ -247,17 +246,8 @@ def surprise_section(known: Known) -> str:
     title, result = "Surprise", known.results.get("surprise")
     if result is None:
         return not_yet(title, known, "surprise")
-    rows = []
-    for name, scores in {"model": result, **result["baselines"]}.items():
-        for kind, s in (*scores["kinds"].items(), ("physical over visual", scores["physical_vs_visual"])):
-            words = [number(s.get(key)) for key in ("effect_size", "p_paired_t", "p_wilcoxon", "localised")]
-            rows.append((name.replace("_", " "), kind, with_interval(s["auroc"], s["auroc_ci95"]), *words))
-    about = f"{result['n']} triples ({result['clips']}); a clip's score is its largest step."
-    header = ("scorer", "event", "AUROC [95 %]", "effect size", "p, paired t", "p, Wilcoxon", "localised")
-    folder = known.run / "report/surprise"
-    pictures = [html.image_file(folder / f"{name}.png", name) for name in ("curves", "scores")]
-    head = (about_result(known, "surprise"), html.paragraph(about, soft=True))
-    return html.section(title, *head, *pictures, html.table(header, rows))
+    parts = report_surprise.parts(result, known.run / "report/surprise")
+    return html.section(title, about_result(known, "surprise"), *parts)
 
 
 def reproduce_section(known: Known) -> str:

@@ -153,20 +153,3 @@ def print_open_loop(rows: list[dict[str, Any]], console: Any) -> None:
         others = (number(row[f"{name}_mse"]) for name in ("copy_last", "zero_action", "shuffled_action"))
         table.add_row(str(row["h"]), with_interval(row["mse"], row["mse_ci95"]), *others)
     console.print(table)
-
-
-def print_surprise(result: dict[str, Any]) -> None:
-    """AUROCs of the model and its baselines, and where the largest step is."""
-    from rich.table import Table
-
-    columns = ("scorer", "AUROC physical", "AUROC visual", "physical over visual", "localised", "p (paired t)")
-    table = Table(*columns, title=f"Surprise, {result['n']} triples, {result['clips']}")
-    for name, scores in {"model": result, **result["baselines"]}.items():
-        physical, visual = scores["kinds"]["physical"], scores["kinds"]["visual"]
-        table.add_row(
-            name,
-            *(with_interval(s["auroc"], s["auroc_ci95"]) for s in (physical, visual, scores["physical_vs_visual"])),
-            number(physical["localised"]),
-            number(physical["p_paired_t"]),
-        )
-    make_console().print(table)

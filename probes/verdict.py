@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from lewm.probes.provenance import Checkpoint, origin_note
-from lewm.probes.tables import correlation, number, three_figures, with_interval
+from lewm.probes.surprise_tables import auroc_text, headline, kinds_of
+from lewm.probes.tables import correlation, number, three_figures
 
 COLLAPSED_STD = 0.1  # SIGReg aims at std 1 in every dimension
 COLLAPSED_RANK = 2.0
 BLIND_RATIO = 1.01  # wrong actions must raise the error by more than this
 TIE = 0.01  # AUROCs closer than this are the same to us
 REDUCED = "pixels reduced to as many numbers as the embedding"
+PLURALS = {
+    "physical": "physical events",
+    "teleport": "teleports",
+    "moved": "teleports",
+    "visual": "visual changes",
+    "recolour": "changes of colour",
+    "agent_colour": "changes of the agent's colour",
+}
 INPUTS = (
     "train/loss",
     "val/loss",
@@ -105,41 +114,58 @@ def actions(health: dict[str, float], probe: Result | None) -> tuple[bool, str] 
 
 
 def physics(surprise: Result) -> str | None:
-    """Whether teleports surprise the model, beside new colours, an untrained network and the pixel difference."""
-    kinds, others = surprise["kinds"], surprise["baselines"]
-    physical, visual, over = kinds["physical"], kinds["visual"], surprise["physical_vs_visual"]
-    low, high = physical["auroc_ci95"]
-    if low is None:
+    """Whether physical events surprise the model, beside visual ones, an untrained network and the pixel difference."""
+    kind, others = headline(surprise, "physical"), surprise["baselines"]
+    if kind is None or surprise["kinds"][kind]["auroc_ci95"][0] is None:
         return None
-    says = "Teleports surprise it" if low > 0.5 else "Whether teleports surprise it is not settled"
+    physical, name = surprise["kinds"][kind], words_of(kind)
+    low, high = physical["auroc_ci95"]
+    says = f"{name.capitalize()} surprise it" if low > 0.5 else f"Whether {name} surprise it is not settled"
     if high < 0.5:
-        says = "Teleports surprise it less than ordinary motion"
+        says = f"{name.capitalize()} surprise it less than ordinary motion"
     controls = [
-        f"{name} {number(others[key]['kinds']['physical']['auroc'], 2)}"
-        for key, name in (("untrained", "an untrained network"), ("pixel_difference", "the pixel difference alone"))
+        f"{label} {number(others[key]['kinds'][kind]['auroc'], 2)}"
+        for key, label in (("untrained", "an untrained network"), ("pixel_difference", "the pixel difference alone"))
         if key in others
     ]
-    sentence = (
-        f"{says}: AUROC {auroc_of(physical)}, against {' and '.join(controls)}; a change of colour {auroc_of(visual)}, "
-        f"teleports over changes of colour {auroc_of(over)}"
-    )
-    return "; ".join([sentence, *caveats(surprise)]) + "."
+    sentence = f"{says}: AUROC {auroc_text(physical, 2)}, against {' and '.join(controls)}"
+    return "; ".join([sentence, *beside(surprise), *caveats(surprise)]) + "."
 
 
-def auroc_of(scores: dict[str, Any]) -> str:
-    """An AUROC with its interval."""
-    return with_interval(scores["auroc"], scores["auroc_ci95"], 2)
+def words_of(kind: str) -> str:
+    """A kind of event in the plural."""
+    return PLURALS.get(kind, f"{kind.replace('_', ' ')} events")
+
+
+def beside(surprise: Result) -> list[str]:
+    """The visual kind, physical over visual events, and how many kinds there are besides."""
+    found, paint = [], headline(surprise, "visual")
+    if paint is not None:
+        found.append(f"{words_of(paint)} {auroc_text(surprise['kinds'][paint], 2)}")
+    if over := surprise.get("physical_vs_visual"):
+        calibrated = (surprise.get("calibrated") or {}).get("physical_vs_visual")
+        also = f", calibrated {auroc_text(calibrated, 2)}" if calibrated else ""
+        found.append(f"physical over visual events {auroc_text(over, 2)}{also}")
+    if (of := len(kinds_of(surprise, "physical"))) > 1:
+        found.append(f"{len(surprising(surprise, 'physical')) or 'none'} of {of} physical kinds surprise it")
+    return found
+
+
+def surprising(surprise: Result, nature: str) -> list[str]:
+    """Kinds whose whole interval of the AUROC is above chance."""
+    lows = {kind: surprise["kinds"][kind]["auroc_ci95"][0] for kind in kinds_of(surprise, nature)}
+    return [kind for kind, low in lows.items() if low is not None and low > 0.5]
 
 
 def caveats(surprise: Result) -> list[str]:
-    """What takes from the meaning of a high AUROC at teleports."""
-    found, kinds = [], surprise["kinds"]
-    seen_as_new = kinds["visual"]["auroc_ci95"][0]
-    if seen_as_new is not None and seen_as_new > 0.5:
-        found.append("a mere change of colour surprises it too")
-    pixel = surprise["baselines"].get("pixel_difference")
-    if pixel and pixel["kinds"]["physical"]["auroc"] >= kinds["physical"]["auroc"] - TIE:
-        found.append("this event needs no world model to be seen")
+    """What takes from the meaning of a high AUROC at physical events."""
+    found, visual, new = [], kinds_of(surprise, "visual"), surprising(surprise, "visual")
+    if new:
+        which = f"mere {words_of(new[0])}" if len(visual) == 1 else f"{len(new)} of {len(visual)} visual kinds"
+        found.append(f"{which} surprise it too")
+    kind, pixel = headline(surprise, "physical"), surprise["baselines"].get("pixel_difference")
+    if kind and pixel and pixel["kinds"][kind]["auroc"] >= surprise["kinds"][kind]["auroc"] - TIE:
+        found.append(f"{words_of(kind)} need no world model to be seen")
     return found
 
 
@@ -222,8 +248,18 @@ def probe_figures(probe: Result) -> list[Figure]:
 
 
 def surprise_figures(surprise: Result) -> list[Figure]:
-    """The AUROC at teleports."""
-    physical = surprise["kinds"]["physical"]
-    low, high = physical["auroc_ci95"]
-    note = f"95 %: {number(low, 2)} to {number(high, 2)}; n = {physical['n']}"
-    return [Figure("surprise at teleports, AUROC", number(physical["auroc"]), note)]
+    """The AUROC at physical events and of these over visual ones, and the rate of false alarms."""
+    found = []
+    if kind := headline(surprise, "physical"):
+        scores = surprise["kinds"][kind]
+        note = f"95 %: {' to '.join(number(end, 2) for end in scores['auroc_ci95'])}; n = {scores['n']}"
+        found.append(Figure(f"surprise at {words_of(kind)}, AUROC", number(scores["auroc"]), note))
+    if over := surprise.get("physical_vs_visual"):
+        note = f"95 %: {' to '.join(number(end, 2) for end in over['auroc_ci95'])}"
+        if calibrated := (surprise.get("calibrated") or {}).get("physical_vs_visual"):
+            note += f"; calibrated {number(calibrated['auroc'])}"
+        found.append(Figure("physical over visual events, AUROC", number(over["auroc"]), note))
+    if alarms := surprise.get("alarms"):
+        note = f"ordinary steps with p <= {alarms['level']:g}; {1000 * alarms['level']:g} are expected"
+        found.append(Figure("false alarms per 1000 steps", number(alarms["false_per_1000"], 1), note))
+    return found

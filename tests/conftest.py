@@ -22,6 +22,7 @@ with install_import_hook(["lewm.model", "lewm.loss", "lewm.health", "lewm.clip"]
     import lewm.loss.sigreg
     import lewm.model.world_model  # noqa: F401
 
+from lewm.checkpoint import save
 from lewm.clip import Interface
 from lewm.datasets.schema import Column
 from lewm.model.world_model import WorldModel
@@ -176,3 +177,49 @@ def score_probe(probe, train, test):
 
     scale, quantity = Scale.of(train.y), Quantity(name="q", column="q", slice=(0, test.y.shape[1]))
     return score(quantity, scale, test.y, scale.undo(probe.predict(test.x)), test.episode)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A run folder with one checkpoint of a tiny model."""
+    torch.manual_seed(0)
+    interface = Interface(image_size=16, frameskip=2, history=2, action_mean=(0.0, 0.0), action_std=(1.0, 1.0))
+    model = WorldModel(
+        interface,
+        encoder_kwargs={"patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2},
+        embed_dim=12,
+        projector_hidden=16,
+        action_hidden=16,
+        predictor_depth=1,
+        predictor_heads=1,
+        predictor_head_dim=8,
+        predictor_mlp=16,
+    )
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    (folder / "checkpoints").mkdir(parents=True)
+    save(model, folder / "checkpoints" / "step=5.ckpt")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def walks(tmp_path_factory):
+    """Forty episodes of a bright square that walks by its actions."""
+    return write_walks(tmp_path_factory.mktemp("data") / "walk.h5", 40)
+
+
+def write_walks(path, episodes, length=24, size=16):
+    """A file of episodes of a bright square that walks by its actions."""
+    rng = np.random.default_rng(0)
+    action = rng.uniform(-1, 1, (episodes, length, 2)).astype(np.float32)
+    moved = np.concatenate([np.zeros((episodes, 1, 2)), np.cumsum(action[:, :-1], axis=1)], axis=1)
+    state = np.clip(rng.uniform(3, size - 4, (episodes, 1, 2)) + moved, 1, size - 3)
+    pixels = np.full((episodes, length, size, size, 3), 255, dtype=np.uint8)
+    for e, t in np.ndindex(episodes, length):
+        x, y = state[e, t].astype(int)
+        pixels[e, t, y : y + 3, x : x + 3] = (200, 20, 20)
+    with h5py.File(path, "w") as file:
+        file["pixels"], file["action"] = pixels.reshape(-1, size, size, 3), action.reshape(-1, 2)
+        file["state"] = state.reshape(-1, 2).astype(np.float32)
+        file["ep_len"] = np.full(episodes, length, dtype=np.int32)
+        file["ep_offset"] = np.arange(episodes, dtype=np.int64) * length
+    return path

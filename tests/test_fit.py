@@ -302,7 +302,12 @@ def test_bf16_trains(data, tmp_path):
 def test_where_no_precision_is_named_the_best_is_taken_and_saved(data, tmp_path, monkeypatch):
     named = [flag for flag in TINY_FLAGS if "precision" not in flag]
     monkeypatch.setattr("lewm.fit.best_precision", lambda accelerator: {"cpu": "bf16-mixed"}[accelerator])
-    flags = (f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1", f"--data.path={data}", "--data.frameskip=2")
+    flags = (
+        f"--trainer.default_root_dir={tmp_path}",
+        "--trainer.max_steps=1",
+        f"--data.path={data}",
+        "--data.frameskip=2",
+    )
     assert main(["fit", *named, *flags]) == 0
     assert yaml.safe_load((run_of(tmp_path) / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
 

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import write_walks
 
 from lewm import checkpoint as checkpoints
 from lewm.cli import main
-from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.probes.probe_run import probe
 from lewm.probes.results import flat, plain
@@ -23,48 +23,13 @@ COMMON = {"command", "checkpoint", "data", "split", "seed", "versions"}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run folder with one checkpoint of a tiny model."""
-    torch.manual_seed(0)
-    interface = Interface(image_size=16, frameskip=2, history=2, action_mean=(0.0, 0.0), action_std=(1.0, 1.0))
-    model = checkpoints.WorldModel(
-        interface,
-        encoder_kwargs={"patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2},
-        embed_dim=12,
-        projector_hidden=16,
-        action_hidden=16,
-        predictor_depth=1,
-        predictor_heads=1,
-        predictor_head_dim=8,
-        predictor_mlp=16,
-    )
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    (folder / "checkpoints").mkdir(parents=True)
-    checkpoints.save(model, folder / "checkpoints" / "step=5.ckpt")
-    return folder
+def run(tiny_run):
+    return tiny_run
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Forty episodes of a bright square that walks by its actions."""
-    return write_data(tmp_path_factory.mktemp("data") / "walk.h5", 40)
-
-
-def write_data(path, episodes, length=24, size=16):
-    rng = np.random.default_rng(0)
-    action = rng.uniform(-1, 1, (episodes, length, 2)).astype(np.float32)
-    moved = np.concatenate([np.zeros((episodes, 1, 2)), np.cumsum(action[:, :-1], axis=1)], axis=1)
-    state = np.clip(rng.uniform(3, size - 4, (episodes, 1, 2)) + moved, 1, size - 3)
-    pixels = np.full((episodes, length, size, size, 3), 255, dtype=np.uint8)
-    for e, t in np.ndindex(episodes, length):
-        x, y = state[e, t].astype(int)
-        pixels[e, t, y : y + 3, x : x + 3] = (200, 20, 20)
-    with h5py.File(path, "w") as file:
-        file["pixels"], file["action"] = pixels.reshape(-1, size, size, 3), action.reshape(-1, 2)
-        file["state"] = state.reshape(-1, 2).astype(np.float32)
-        file["ep_len"] = np.full(episodes, length, dtype=np.int32)
-        file["ep_offset"] = np.arange(episodes, dtype=np.int64) * length
-    return path
+def data(walks):
+    return walks
 
 
 @pytest.fixture(scope="module")
@@ -124,31 +89,8 @@ def test_probe_on_validation_and_on_all_says_so_and_keeps_parts_apart(run, data,
     assert found["targets"]["agent_position"]["linear"]["error"] > 0
 
 
-def test_surprise_of_disturbed_episodes_writes_what_the_design_asks_for(run, data):
-    result = surprise(run, data=data, split="all", max_clips=40)
-    out = run / "report" / "surprise"
-    assert json.loads((out / "result.json").read_text()) == result
-    assert set(result) >= COMMON | {"kinds", "physical_vs_visual", "baselines"}
-    keys = {"n", "auroc", "auroc_ci95", "p_paired_t", "p_wilcoxon", "effect_size", "localised", "localised_within_1"}
-    for scores in (result, *result["baselines"].values()):
-        assert set(scores["kinds"]) == {"visual", "physical"}
-        assert all(set(kind) >= keys for kind in scores["kinds"].values())
-        assert set(scores["physical_vs_visual"]) >= {"auroc", "auroc_ci95", "n"}
-    assert set(result["baselines"]) == {"untrained", "pixel_difference", "copy_last"}
-    assert result["n"] == 40
-    assert result["baselines"]["pixel_difference"]["kinds"]["physical"]["auroc"] > 0.7
-    assert {path.name for path in out.glob("*.png")} == {"curves.png", "scores.png"}
-
-
-def test_frames_of_another_size_are_refused_until_resize_is_asked_for(run, tmp_path):
-    path = write_data(tmp_path / "large.h5", 6, size=24)
-    with pytest.raises(UserError, match="24 x 24, the model takes 16 x 16"):
-        surprise(run, data=path, split="all", out=tmp_path)
-    assert surprise(run, data=path, split="all", resize=True, out=tmp_path)["resize"] is True
-
-
 def test_an_empty_part_and_an_unusable_folder_are_the_users_errors(run, tmp_path):
-    path = write_data(tmp_path / "few.h5", 2)
+    path = write_walks(tmp_path / "few.h5", 2)
     for evaluate, message in ((probe, r"is empty .*--split all"), (surprise, "use --split all")):
         with pytest.raises(UserError, match=message):
             evaluate(run, data=path, out=tmp_path)
@@ -221,13 +163,13 @@ def test_constant_and_mostly_missing_quantities_are_refused_and_few_missing_ones
 
 
 def test_a_frameskip_that_does_not_fit_the_data_is_refused(run, tmp_path):
-    path = write_data(tmp_path / "short.h5", 40, length=2)
+    path = write_walks(tmp_path / "short.h5", 40, length=2)
     with pytest.raises(UserError, match=r"frameskip is 2.*longest episode of .* has 2 rows"):
         probe(run, data=path, out=tmp_path, split="all")
 
 
 def test_few_episodes_are_measured_in_folds_and_their_intervals_marked(run, tmp_path, capsys):
-    path = write_data(tmp_path / "few.h5", 12)
+    path = write_walks(tmp_path / "few.h5", 12)
     with pytest.raises(UserError, match="--split all"):
         probe(run, data=path, out=tmp_path)
     found = probe(run, data=path, out=tmp_path, split="all")

@@ -71,6 +71,68 @@ def surprise_result():
     }
 
 
+def of_kinds(natures, depth=3):
+    """A surprise result of today, kind after kind a little less surprising; the first kind is easy for pixels too."""
+
+    def summary(aurocs):
+        kinds = {
+            kind: {
+                "nature": nature,
+                "n": 20,
+                "groups": 20,
+                "auroc": auroc,
+                "auroc_ci95": [auroc - 0.05, min(1.0, auroc + 0.05)],
+                "ci_method": "bootstrap",
+                "p_paired_t": 1e-6,
+                "p_paired_t_holm": 1e-5,
+                "p_wilcoxon": 1e-6,
+                "p_wilcoxon_holm": 1e-5,
+                "effect_size": 1.25,
+                "clips_needed": 12,
+                "localised": 0.85,
+                "localised_ci95": [0.7, 0.9],
+                "localised_within_1": 0.9,
+            }
+            for (kind, nature), auroc in zip(natures.items(), aurocs, strict=True)
+        }
+        by = {nature: [kind for kind in natures if natures[kind] == nature] for nature in ("physical", "visual")}
+        over = {"n": 40, "groups": 20, "auroc": 0.8, "auroc_ci95": [0.72, 0.86], "ci_method": "bootstrap"}
+        versus = {p: dict.fromkeys(by["visual"], 0.77) for p in by["physical"]}
+        return {"kinds": kinds, "physical_vs_visual": over if all(by.values()) else None, "versus": versus}
+
+    falling = [0.95 - 0.05 * i for i in range(len(natures))]
+    chance = summary([0.5] * len(natures))
+    pixel = summary([0.97] + [0.5] * (len(natures) - 1))
+    if pixel["physical_vs_visual"]:
+        pixel["physical_vs_visual"]["auroc"] = 0.55
+    events = {kind: {"n": 20, "rate": 0.75, "ci95": [0.5, 0.9]} for kind in natures}
+    return summary(falling) | {
+        "command": "lewm surprise RUN",
+        "n": 20,
+        "groups": 20,
+        "steps": 11,
+        "clips": "disturbed clips of 12 frames from rooms.h5",
+        "natures": natures,
+        "excluded": dict.fromkeys(natures, 3),
+        "baselines": {"untrained": chance, "pixel_difference": pixel, "copy_last": chance},
+        "depths": {str(n): summary(falling) for n in range(2, depth + 1)},
+        "calibrated": summary(falling),
+        "calibrated_depths": {str(n): summary(falling) for n in range(2, depth + 1)},
+        "alarms": {
+            "level": 0.01,
+            "smallest_p": 0.001,
+            "ordinary_steps": 220,
+            "false_per_1000": 9.25,
+            "false_per_1000_ci95": [4.0, 18.0],
+            "events": events,
+        },
+        "reference": {"path": "data/rooms.h5", "fingerprint": "f", "split": "val", "episodes": 40, "steps": 1600},
+    }
+
+
+KINDS = {"teleport": "physical", "exchanged_actions": "physical", "recolour": "visual", "noise": "visual"}
+
+
 def write(folder, name, content):
     path = folder / "report" / name / "result.json"
     path.parent.mkdir(parents=True)
@@ -141,7 +203,7 @@ def test_held_out_evaluations_count_more_than_the_last_validation():
     assert judge(HEALTHY, blind, None).word == "blind to actions"
     assert judge({}, None, None).good is None
     reasons = " ".join(judge({}, probe_result(), surprise_result()).reasons)
-    assert "Teleports surprise it: AUROC 0.90" in reasons
+    assert "Physical events surprise it: AUROC 0.90" in reasons
 
 
 def test_reading_better_than_reduced_pixels_is_claimed_only_where_it_is_so():
@@ -167,15 +229,91 @@ def surprise_with(physical, visual, pixel, untrained=0.55):
     }
 
 
-def test_the_verdict_on_teleports_names_its_controls_and_what_they_take_away():
+def test_the_verdict_on_physical_events_names_its_controls_and_what_they_take_away():
     (fine,) = judge({}, None, surprise_with(0.9, 0.5, 0.6)).reasons
-    for text in ("0.90 [0.80, 0.95]", "untrained network 0.55", "colour 0.50 [0.40, 0.55]", "0.70 [0.60, 0.80]"):
+    for text in ("0.90 [0.80, 0.95]", "untrained network 0.55", "changes 0.50 [0.40, 0.55]", "0.70 [0.60, 0.80]"):
         assert text in fine
-    assert "surprises it too" not in fine and "needs no world model" not in fine
+    assert "surprise it too" not in fine and "no world model" not in fine
     (coloured,) = judge({}, None, surprise_with(0.9, 0.7, 0.6)).reasons
-    assert "a mere change of colour surprises it too" in coloured
+    assert "mere visual changes surprise it too" in coloured
     (plain,) = judge({}, None, surprise_with(0.9, 0.5, 0.895)).reasons
-    assert "this event needs no world model to be seen" in plain
+    assert "physical events need no world model to be seen" in plain
+
+
+def test_the_verdict_is_on_the_kind_that_stands_for_its_nature_and_counts_the_others():
+    (reason,) = judge({}, None, of_kinds(KINDS)).reasons
+    assert reason == (
+        "Teleports surprise it: AUROC 0.95 [0.90, 1.00], against an untrained network 0.50 and the pixel difference "
+        "alone 0.97; changes of colour 0.85 [0.80, 0.90]; physical over visual events 0.80 [0.72, 0.86], calibrated "
+        "0.80 [0.72, 0.86]; 2 of 2 physical kinds surprise it; 2 of 2 visual kinds surprise it too; teleports need no "
+        "world model to be seen."
+    )
+    (other,) = judge({}, None, of_kinds({"through_wall": "physical", "agent_colour": "visual"})).reasons
+    assert other.startswith("Through wall events surprise it: AUROC 0.95") and "mere changes of the agent's" in other
+
+
+def test_the_verdict_is_silent_on_physics_where_nothing_physical_happened():
+    assert judge({}, None, of_kinds({"recolour": "visual"})).reasons == []
+    nothing = of_kinds(KINDS)
+    for kind in ("teleport", "exchanged_actions"):
+        nothing["kinds"][kind] = {"n": 0, "nature": "physical", "auroc": None, "localised": None}
+    assert judge({}, None, nothing).reasons == []
+
+
+def test_the_report_says_where_the_world_model_does_better_than_pixels_and_where_not(tmp_path):
+    write(tmp_path, "surprise", of_kinds(KINDS))
+    text = visible(report(tmp_path).read_text())
+    better = (
+        "does better than the pixel difference (the whole interval of its AUROC is above) at exchanged_actions (0.90 "
+        "[0.85, 0.95] against 0.50), physical against visual events (0.80 [0.72, 0.86] against 0.55)."
+    )
+    for form in ("The world model", "Calibrated, it"):
+        assert f"{form} {better}" in text
+        assert f"{form} does no better than the pixel difference at teleport (0.95 [0.90, 1.00] against 0.97)." in text
+
+
+def test_the_report_shows_every_kind_every_scorer_depths_and_false_alarms(tmp_path):
+    write(tmp_path, "surprise", of_kinds(KINDS))
+    page = report(tmp_path).read_text()
+    cells = re.findall(r"<tr><td>exchanged_actions</td>(.*?)</tr>", page)
+    found = [re.findall(r"<td>(.*?)</td>", row) for row in cells]
+    assert found[0] == ["20", "3", "0.900 [0.850, 0.950]", "1.25", "&lt;1e-4", "0.85", "12"]
+    assert len(found[1]) == 5 and found[1][3] == "0.50 [0.45, 0.55]"  # by scorer: pixel difference
+    assert found[2] == ["0.770", "0.770"]  # against each visual kind
+    assert found[3] == found[4] == ["0.900"] * 3  # by depth, and calibrated
+    text = visible(page)
+    assert "9.2 [4.0, 18.0] of 1000 ordinary steps, 75 % of physical events, 75 % of visual events." in text
+    assert "Ordinary steps are 1600 of 40 episodes, data/rooms.h5, split val." in text
+
+
+def test_results_of_surprise_from_older_versions_are_shown(tmp_path):
+    write(tmp_path, "surprise", surprise_result())
+    page = report(tmp_path).read_text()
+    assert "0.900 [0.800, 0.970]" in page and page.count("0.90 [0.80, 0.97]") >= 9 and "physical events" in page
+    assert "rollout depth" not in visible(page) and "False alarms" not in page
+
+
+def test_surprise_without_a_nature_or_without_calibration_is_shown(tmp_path):
+    result = of_kinds({"recolour": "visual"})
+    for name in ("calibrated", "calibrated_depths", "alarms"):
+        del result[name]
+    write(tmp_path, "surprise", result | {"reference": None, "not_calibrated": "there are <3> steps"})
+    page = report(tmp_path).read_text()
+    assert "Not calibrated: there are &lt;3&gt; steps." in page and "does better" not in page
+    assert "kinds pooled" not in page
+
+
+def test_pictures_of_surprise_stand_in_order_and_only_the_results_own(tmp_path):
+    from PIL import Image
+
+    names = ["curves", "roc", "scores", "depths", "extremes", "sheet"]
+    result = of_kinds(KINDS) | {"figures": sorted(names[:-1])}
+    write(tmp_path, "surprise", result)
+    for name in names:
+        Image.new("RGB", (2, 2)).save(tmp_path / "report" / "surprise" / f"{name}.png")
+    figures = re.findall(r"<figcaption>(.+?)</figcaption>\n<img alt=\"(.+?)\"", report(tmp_path).read_text())
+    assert [alt for _, alt in figures] == names[:-1]
+    assert len({caption for caption, _ in figures}) == len(names) - 1
 
 
 @pytest.mark.parametrize("lost", ["nan", "inf"])
@@ -363,7 +501,13 @@ def test_key_figures_of_quantities_carry_the_error_in_its_unit():
 
 def test_key_figures_carry_their_interval():
     figures = {f.label: f for f in key_figures(HEALTHY, {"surprise": surprise_result()})}
-    assert figures["surprise at teleports, AUROC"].note == "95 %: 0.80 to 0.97; n = 20"
+    assert figures["surprise at physical events, AUROC"].note == "95 %: 0.80 to 0.97; n = 20"
+    assert figures["physical over visual events, AUROC"].note == "95 %: 0.80 to 0.97"
+    new = {f.label: f for f in key_figures({}, {"surprise": of_kinds(KINDS)})}
+    assert new["surprise at teleports, AUROC"].value == "0.950"
+    assert new["physical over visual events, AUROC"].note == "95 %: 0.72 to 0.86; calibrated 0.800"
+    assert new["false alarms per 1000 steps"].note == "ordinary steps with p <= 0.01; 10 are expected"
+    assert key_figures({}, {"surprise": of_kinds({"recolour": "visual"}) | {"alarms": None}}) == []
     assert key_figures({}, {}) == []
 
 
