@@ -18,6 +18,7 @@ from lewm.probes.plots import (
     KIND_CYCLES,
     ORANGE,
     PURPLE,
+    SKY,
     grid,
     kind_looks,
     legend_below,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 SCORERS: dict[str, tuple[str, dict[str, Any]]] = {  # label and look, in the order of legends
     "model": ("model", {"color": BLUE, "lw": 2.4, "zorder": 3}),
     "calibrated": ("model, calibrated", {"color": GREEN, "ls": "--", "zorder": 4}),
+    "fading": ("model, fading", {"color": SKY, "ls": (0, (5, 1))}),
     "untrained": ("untrained network", {"color": PURPLE, "ls": "-."}),
     "pixel_difference": ("pixel difference", {"color": ORANGE}),
     "copy_last": ("copy last", {"color": GREY, "ls": (0, (1, 1))}),

@@ -10,6 +10,7 @@ Result = dict[str, Any]
 SCORERS = {  # in the order of tables
     "model": "model",
     "calibrated": "calibrated",
+    "fading": "fading",
     "untrained": "untrained",
     "pixel_difference": "pixel difference",
     "copy_last": "copy last",
@@ -40,8 +41,9 @@ def headline(result: Result, nature: str) -> str | None:
 
 
 def scorers_of(result: Result) -> dict[str, Result]:
-    """Summaries of the model, the calibrated model where there is one, and the baselines."""
-    found = {"model": result, "calibrated": result.get("calibrated"), **result["baselines"]}
+    """Summaries of the model, of its other scores where there are any, and of the baselines."""
+    others = {name: result.get(name) for name in ("calibrated", "fading")}
+    found = {"model": result, **others, **result["baselines"]}
     return {name: found[name] for name in SCORERS if found.get(name)}
 
 
@@ -144,7 +146,8 @@ def kind_cells(result: Result, kind: str, digits: int = 3) -> list[str]:
 
 def print_scorers(result: Result, console: Any, wide: bool) -> None:
     """AUROC of the model beside its baselines, by kind."""
-    rows = {k: scorer_cells(result, k, wide) for k, scores in result["kinds"].items() if scores["n"]}
+    digits = 3 if len(scorers_of(result)) <= 5 else 2  # more columns, of fewer digits
+    rows = {k: scorer_cells(result, k, wide, digits) for k, scores in result["kinds"].items() if scores["n"]}
     header = ["kind", *(SCORERS[name] for name in scorers_of(result))]
     print_table(console, "AUROC against unperturbed, by scorer", header, by_nature(result, rows))
 
