@@ -11,6 +11,9 @@ from jaxtyping import Float32, UInt8
 
 from lewm.errors import UserError
 
+PLAIN = "unperturbed"  # what the clip as it happened is called beside its kinds
+MIN_CHANGE = 16  # grey levels; where no pixel changes by more, nothing is seen to happen
+
 Nature = Literal["physical", "visual"]  # against the dynamics; or possible, and only new to look at
 
 

@@ -143,7 +143,10 @@ class Slippery(Bent):
 
 
 class Painted(Simulated):
-    """An object has another colour from the event on, far from the old one and from those of all other objects."""
+    """An object has another colour from the event on, far from the old one and from those of all other objects.
+
+    What has the very colour of the object is painted with it: a door that looked like the floor still does.
+    """
 
     nature = "visual"
     painted: ClassVar[str]
@@ -155,7 +158,9 @@ class Painted(Simulated):
 
     def intervene(self, world: Paintable, rng: np.random.Generator) -> None:
         """Paint."""
-        world.set_colour(self.painted, new_colour(world, rng))
+        old, new = world.colours[self.painted], new_colour(world, rng)
+        for name in [name for name, colour in world.colours.items() if colour == old]:
+            world.set_colour(name, new)
 
 
 @register

@@ -52,7 +52,8 @@ class Photometric:
         if self.light == 0 and (self.colour == 0 or channels == 1):
             return pixels
         look = Look(*(x.to(pixels.device) for x in self.looks(index, step, pixels.shape[1], channels)))
-        mixed = torch.einsum("bthwc,btec->bthwe", pixels.float(), look.mix)
+        with torch.autocast(device_type=pixels.device.type, enabled=False):  # bfloat16 has no 256 greys
+            mixed = torch.einsum("bthwc,btec->bthwe", pixels.float(), look.mix)
         seen = mixed * look.gain[..., None, None, None] + look.offset[..., None, None, None]
         return seen.round().clamp(0, 255).to(torch.uint8)
 

@@ -69,7 +69,7 @@ def collect(
     """
     from functools import partial
 
-    from lewm.datasets.clip_file import collect_clips, collect_triples
+    from lewm.datasets.clip_writer import collect_clips, collect_triples
     from lewm.datasets.collect import collect as run
     from lewm.envs import make_policy, make_world
 
@@ -235,13 +235,16 @@ def surprise(
         actions: with --watch, the actions taken between its frames: a .npy or .csv file.
     """
     from lewm.probes.surprise_run import surprise as run
-    from lewm.probes.surprise_run import watch_video
+    from lewm.probes.watch import watch as watch_video
 
     if (watch is None) == (data is None):
         raise UserError("lewm surprise takes --data (clips or episodes to judge) or --watch (one video); give one")
     if (watch is None) != (actions is None):
         raise UserError("--watch VIDEO and --actions FILE go together: the actions taken between the video's frames")
     if watch is not None and actions is not None:
+        given = {"split": split != "test", "kinds": kinds != "all", "depth": depth != 4, "max_clips": max_clips != 200}
+        if wrong := [f"--{name}" for name, is_given in given.items() if is_given]:
+            raise UserError(f"{wrong[0]} is for clips that are judged; --watch draws the surprise along one video")
         common = {"out": out, "reference": reference, "resize": resize, "seed": seed}
         print(f"written: {watch_video(checkpoint, video=watch, actions=actions, **common)}")
         return

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lewm import checkpoint, runs
@@ -25,7 +26,7 @@ from lewm.environment import write_environment
 from lewm.errors import UserError
 from lewm.module import LeWM
 from lewm.paths import make_folder, shipped, written_atomically
-from lewm.precision import best_precision
+from lewm.precision import FULL, MIXED, best_precision
 
 LOG = logging.getLogger("lewm")
 EXAMPLES = {
@@ -75,8 +76,7 @@ class Session(LightningCLI):
         _check_trainer(self.command, self.config.trainer, self.datamodule)
         if self.config.probe_every < 0:
             raise UserError(f"--probe_every is {self.config.probe_every}; it must be 0 (off) or more optimiser steps")
-        if self.config.trainer.precision is None:
-            self.config.trainer.precision = best_precision(self.config.trainer.accelerator)
+        self.config.trainer.precision = self._precision()
         kwargs |= {"plugins": [AtomicCheckpointIO()], "precision": self.config.trainer.precision}
         claimed = None
         if self.command != "fit":
@@ -94,6 +94,22 @@ class Session(LightningCLI):
             if claimed is not None:
                 claimed.rmdir()
             raise UserError(f"trainer: {_one_line(error)}") from error
+
+    def _precision(self) -> str:
+        """What is named; else what the run that is resumed had; else the best of this hardware.
+
+        A notice where bfloat16 was named, here or by a run trained elsewhere, and would be emulated; evaluation then
+        takes float32.
+        """
+        best, named = best_precision(self.config.trainer.accelerator), self.config.trainer.precision
+        if named is None and self.command == "fit" and self.run.checkpoint is not None:
+            named = _saved_precision(self.run.checkpoint)
+        if named != MIXED or best == MIXED:
+            return named or best
+        if self.command != "fit":
+            return best
+        rank_zero_warn(f"{MIXED} is emulated on this hardware, many times slower; --trainer.precision {FULL} is not")
+        return named
 
     def _for_training(self) -> dict[str, Any]:
         """Loggers and callbacks of a run that trains."""
@@ -306,6 +322,14 @@ def _sizes(model: torch.nn.Module) -> str:
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     inside = ", ".join(f"{name} {count:,}" for name, count in parts.items())
     return f"model: {sum(parts.values()):,} parameters ({inside})"
+
+
+def _saved_precision(path: Path) -> str | None:
+    """The precision in the config of a checkpoint's run, so that a resumed run goes on as it began."""
+    run = checkpoint.run_folder(path)
+    if run is None or not (run / "config.yaml").is_file():
+        return None
+    return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")).get("trainer", {}).get("precision")
 
 
 def _one_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ def best_precision(accelerator: str) -> str:
     """`bf16-mixed` on hardware with bfloat16 units, else `32-true`: a CPU that only emulates it is 16 times slower."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return MIXED if torch.cuda.is_bf16_supported(including_emulation=False) else FULL
-    if accelerator in ("auto", "cpu"):
+    if accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
         return MIXED if cpu_computes_bf16() else FULL
     return FULL
 

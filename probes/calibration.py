@@ -12,7 +12,8 @@ from lewm.errors import UserError
 NEAREST = 50  # ordinary steps a step is compared with
 FEWEST = 200  # ordinary steps below which nothing is calibrated: the smallest p-value is 1 in so many
 FOLDS = 10
-SMALL = 1e-6  # below any size that matters, where a logarithm or a quotient needs one
+SMALL = 1e-6  # of a spread, where all steps are alike
+REST = 0.05  # quantile of sizes above 0 below which all are taken for rest
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class Usual:
         from scipy.spatial import cKDTree
 
         self.mean_square = np.maximum((error.astype(np.float64) ** 2).mean(axis=0), np.finfo(np.float64).tiny)
-        places = np.log(known + SMALL)  # ratios of sizes, not differences, make steps similar
+        # Ratios of sizes, not differences, make steps similar; of those at rest all alike.
+        self.floor = np.array([np.quantile(x[x > 0], REST) if (x > 0).any() else 1.0 for x in known.T])
+        places = np.log(np.maximum(known, self.floor))
         self.middle, self.spread = places.mean(axis=0), np.maximum(places.std(axis=0), SMALL)
         self.tree = cKDTree((places - self.middle) / self.spread)
         self.levels = self._relative(error)
 
     def score(self, error: Float[np.ndarray, "*n d"], known: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n"]:
         """Squared errors in units of what is usual for such a step; about 1 in the mean."""
-        place = (np.log(known.reshape(-1, 2) + SMALL) - self.middle) / self.spread
+        place = (np.log(np.maximum(known.reshape(-1, 2), self.floor)) - self.middle) / self.spread
         _, nearest = self.tree.query(place, k=min(NEAREST, len(self.levels)))
         expected = self.levels[nearest].mean(axis=1).reshape(error.shape[:-1])
         return self._relative(error) / np.maximum(expected, np.finfo(np.float64).tiny)
@@ -72,7 +75,7 @@ class Calibration:
         if len(episodes) < 4 or len(error) < FEWEST:
             raise UserError(
                 f"calibrated surprise needs {FEWEST} ordinary steps of at least 4 validation episodes, there are "
-                f"{len(error)} of {len(episodes)}; name more data with --reference, or --reference none"
+                f"{len(error)} of {len(episodes)}; name more data with --reference PATH"
             )
         self.usual, ranks = Usual(error, known), []
         for fold in np.array_split(np.random.default_rng(seed).permutation(episodes), min(FOLDS, len(episodes))):

@@ -36,13 +36,12 @@ from lewm.datasets.video import (
     read_actions,
     read_frames,
 )
-from lewm.datasets.violation import Clip, Nature
+from lewm.datasets.violation import PLAIN, Clip, Nature
 from lewm.datasets.windows import action_blocks, frame_rows
 from lewm.errors import UserError
 from lewm.probes.results import sha256
 from lewm.probes.trials import Trial, Trials, Version, event_step
 
-PLAIN = "unperturbed"
 EVENT = "event.json"
 NATURES: tuple[Nature, ...] = get_args(Nature)
 KIND = re.compile(rf"({'|'.join(NATURES)})(-.+)?")

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from lewm.datasets.schema import Source
 from lewm.datasets.stats import MIN_STD, Moments, moments
-from lewm.datasets.violation import Clip, RecordedViolation, Scene
+from lewm.datasets.violation import MIN_CHANGE, Clip, RecordedViolation, Scene
 from lewm.datasets.windows import action_blocks, clip_rows, frame_rows, num_starts
 from lewm.errors import UserError
 from lewm.probes.trials import Trial, Trials, Version
@@ -21,7 +21,6 @@ MIN_FRAMES = 4
 JUMP = (2, 4)  # frames that a jump in time leaves out: as many as the episode holds, between these
 CANDIDATES = 8  # other episodes that are tried for one with the same background
 SAME_PIXELS = 0.9  # of a background; the rest may be what stands elsewhere
-MIN_CHANGE = 16  # grey levels; where no pixel changes by more, nothing has happened
 MIN_ACTION = 0.5  # root mean square of a block's change, in standard deviations of the actions
 
 
@@ -121,10 +120,11 @@ def frames_per_clip(source: Source, episodes: Int[np.ndarray, " m"], frameskip: 
 
 
 def chosen_clips(fit: Int[np.ndarray, " m"], starts: Int[np.ndarray, " e"], max_clips: int) -> list[tuple[int, int]]:
-    """Episode and start row of up to `max_clips` clips, as evenly over episodes as can be."""
+    """Episode and start row of up to `max_clips` clips, as evenly over episodes, and within them, as can be."""
     kept = fit[np.arange(min(len(fit), max_clips)) * len(fit) // min(len(fit), max_clips)]
     each = max(1, max_clips // len(kept))
-    return [(int(e), int(s)) for e in kept for s in np.unique(np.linspace(0, starts[e] - 1, each).round().astype(int))]
+    middles = (np.arange(each) + 0.5) / each  # of equal parts of an episode
+    return [(int(e), int(s)) for e in kept for s in np.unique((middles * starts[e]).astype(int))]
 
 
 def first_wrong(num_frames: int, rng: np.random.Generator) -> int:

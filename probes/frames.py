@@ -53,7 +53,7 @@ def choose_frames(
     Each is drawn from a stretch of its own: at fixed strides, episodes of equal length would always show the same rows.
     """
     if max_frames < 1:
-        raise UserError(f"--max-frames is {max_frames}; it must be at least 1")
+        raise UserError(f"--max_frames is {max_frames}; it must be at least 1")
     sizes = np.maximum(np.asarray(lengths)[episodes] - first, 0)
     total = int(sizes.sum())
     kept = np.arange(total)

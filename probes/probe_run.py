@@ -66,7 +66,7 @@ def probe(
         UserError: for anything that does not fit: checkpoint and data, targets, too few episodes.
     """
     if max_frames < LEAST:
-        raise UserError(f"--max-frames is {max_frames}; it must be at least {LEAST}")
+        raise UserError(f"--max_frames is {max_frames}; it must be at least {LEAST}")
     paths = checkpoints.every([checkpoint] if isinstance(checkpoint, str | Path) else checkpoint)
     folder = io.out_folder(out, paths, "probe")
     source = open_source(data)

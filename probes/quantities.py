@@ -103,7 +103,7 @@ def require_episodes(frames: Frames, plan: Plan, quantity: Quantity) -> None:
         if not all(np.isin(frames.episode, episodes).any() for episodes in (fold.train, fold.val, fold.test)):
             raise UserError(
                 f"{quantity.name} is known in no chosen frame of a part or fold; leave it out of --targets, or raise "
-                "--max-frames"
+                "--max_frames"
             )
     measured = len(np.unique(frames.of(plan.test).episode))
     if measured < FEWEST:

@@ -151,7 +151,7 @@ def versus(result: Result) -> str:
     visual = list(next(iter(found.values()), {}))
     if len(found) * len(visual) < 2:
         return ""
-    rows = [[kind, *(auroc_text({"auroc": row[name]}) for name in visual)] for kind, row in found.items()]
+    rows = [[kind, *(auroc_text(row[name]) for name in visual)] for kind, row in found.items()]
     return html.subsection(
         "Physical against visual", html.paragraph(VERSUS, soft=True), html.table(("", *visual), rows)
     )

@@ -59,9 +59,11 @@ class Steps:
     per_dimension: Float32[np.ndarray, "n v i d"] | None = None  # squared errors of the model, whose mean is its score
 
     def pairs(self, scorer: str, kind: str) -> Pairs:
-        """The trials that have the kind."""
+        """The trials that have the kind, with an event that the scorer can judge."""
         column, steps = list(self.natures).index(kind), self.by_scorer[scorer]
-        has = self.event[:, column] >= 0
+        # Where no step from the event on has a score, as for fading at the last step, nothing can be found.
+        judged = np.arange(steps.shape[2]) >= self.event[:, column, None]
+        has = (self.event[:, column] >= 0) & (np.isfinite(steps[:, 1 + column]) & judged).any(axis=1)
         return Pairs(steps[has, 0], steps[has, 1 + column], self.event[has, column], self.group[has])
 
 
@@ -96,7 +98,9 @@ class ModelScorer:
         errors = open_loop_errors(self.model, z, actions, self.depth)
         found = {"copy_last": z.diff(dim=1).square().mean(-1)}
         found |= {depth_name("model", n): errors[:, n - 1].square().mean(-1) for n in range(1, self.depth + 1)}
-        found |= {"fading": fading(found["model"]), PER_DIMENSION: errors[:, 0].square()}
+        found[PER_DIMENSION] = errors[:, 0].square()
+        if errors.shape[2] > 1:  # the only step of a clip cannot fade
+            found["fading"] = fading(found["model"])
         if self.calibrations is not None:
             known = known_before(self.model, z, actions, errors)
             for n, calibration in enumerate(self.calibrations, start=1):
@@ -137,6 +141,7 @@ def score_trials(trials: Trials, scorers: list[Scorer], device: torch.device) ->
         pixels, actions = (torch.from_numpy(x).to(device) for x in stacked(trial, kinds))
         for scorer in scorers:
             for name, found in scorer(pixels, actions).items():
+                check_finite(name, found)
                 kept = np.float32 if name == PER_DIMENSION else np.float64
                 row[name] = np.full((1 + len(kinds), *found.shape[1:]), np.nan, dtype=kept)
                 row[name][[True, *has]] = found.to(torch.float64).cpu().numpy()
@@ -147,11 +152,15 @@ def score_trials(trials: Trials, scorers: list[Scorer], device: torch.device) ->
         raise UserError(f"{trials.what}: there is no clip to score")
     steps = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     per_dimension = steps.pop(PER_DIMENSION, None)
-    for name, values in steps.items():
-        if np.isinf(values).any() or np.isnan(values[:, 0]).all(axis=1).any():
-            raise UserError(f"the surprise of {name!r} is NaN or infinite: a diverged model; use an earlier checkpoint")
     event = np.array(events).reshape(len(rows), len(kinds))
     return Steps(trials.natures, steps, event, np.array(groups), per_dimension)
+
+
+def check_finite(name: str, found: Tensor) -> None:
+    """UserError where a score is infinite, or NaN although every step has one."""
+    may_lack = name == "fading" or "depth_" in name
+    if torch.isinf(found).any() or (not may_lack and torch.isnan(found).any()):
+        raise UserError(f"the surprise of {name!r} is NaN or infinite: a diverged model; use an earlier checkpoint")
 
 
 def stacked(trial: Trial, kinds: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +176,11 @@ def summarise(steps: Steps, scorer: str, *, seed: int = 0) -> dict[str, Any]:
         corrected = holm(np.array([found[name] for found in kinds.values()], dtype=float))
         for found, p in zip(kinds.values(), corrected, strict=True):
             found[f"{name}_holm"] = float(p)
-    return {"kinds": kinds, "physical_vs_visual": against_paint(steps, scorer, seed), "versus": versus(steps, scorer)}
+    return {
+        "kinds": kinds,
+        "physical_vs_visual": against_paint(steps, scorer, seed),
+        "versus": versus(steps, scorer, seed),
+    }
 
 
 def summarise_kind(pairs: Pairs, nature: Nature, seed: int) -> dict[str, Any]:
@@ -201,6 +214,7 @@ def compare(
     interval = auroc_interval(positive, negative, group, negative_group, seed=seed)
     return {
         "n": len(positive),
+        "n_negative": len(negative),
         "groups": len(np.unique(group)),
         "auroc": auroc(positive, negative),
         "auroc_ci95": interval.bounds,
@@ -221,11 +235,14 @@ def against_paint(steps: Steps, scorer: str, seed: int) -> dict[str, Any] | None
     return compare(positive, negative, group, negative_group, seed=seed)
 
 
-def versus(steps: Steps, scorer: str) -> dict[str, dict[str, float]]:
-    """AUROC of each physical kind against each visual one."""
-    score = {kind: np.nanmax(steps.pairs(scorer, kind).disturbed, axis=1) for kind in present(steps)}
-    by_nature = {nature: [kind for kind in score if steps.natures[kind] == nature] for nature in ("physical", "visual")}
-    return {p: {v: auroc(score[p], score[v]) for v in by_nature["visual"]} for p in by_nature["physical"]}
+def versus(steps: Steps, scorer: str, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Each physical kind against each visual one, by AUROC."""
+    found = {kind: steps.pairs(scorer, kind) for kind in present(steps)}
+    score = {kind: np.nanmax(pairs.disturbed, axis=1) for kind, pairs in found.items()}
+    physical, visual = ([kind for kind in found if steps.natures[kind] == nature] for nature in ("physical", "visual"))
+    return {
+        p: {v: compare(score[p], score[v], found[p].group, found[v].group, seed=seed) for v in visual} for p in physical
+    }
 
 
 def present(steps: Steps) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from lewm.datasets.violation import Clip
+from lewm.datasets.violation import PLAIN, Clip
 from lewm.probes.plots import (
     BLACK,
     GREY,
@@ -22,7 +22,7 @@ from lewm.probes.plots import (
     styled,
 )
 from lewm.probes.surprise import Steps, aligned, present
-from lewm.probes.surprise_strips import GAP, MARGIN, NOTHING, PLAIN, TALLEST, WIDTH, canvas, clips_of, draw_frame, said
+from lewm.probes.surprise_strips import GAP, MARGIN, NOTHING, TALLEST, WIDTH, canvas, clips_of, draw_frame, said
 from lewm.probes.trials import Trials
 
 if TYPE_CHECKING:

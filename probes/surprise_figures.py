@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from lewm.datasets.violation import Clip, Nature
+from lewm.datasets.violation import PLAIN, Clip, Nature
 from lewm.probes.plots import (
     BLACK,
     BLUE,
@@ -30,7 +30,7 @@ from lewm.probes.plots import (
 from lewm.probes.statistics import auroc
 from lewm.probes.surprise import Steps, depth_name, present
 from lewm.probes.surprise_curves import FEW, curves
-from lewm.probes.surprise_strips import NOTHING, PLAIN, WIDTH, Strip, clips_of, said, short, strips_figure
+from lewm.probes.surprise_strips import NOTHING, WIDTH, Strip, clips_of, said, short, strips_figure
 from lewm.probes.trials import Trials
 
 if TYPE_CHECKING:
@@ -110,9 +110,10 @@ def roc_points(
     positive: Float[np.ndarray, " p"], negative: Float[np.ndarray, " q"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
     """False and true positive rates as the threshold falls over all scores; ties make slopes."""
-    thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
-    rates = ((len(x) - np.searchsorted(np.sort(x), thresholds)) / len(x) for x in (negative, positive))
-    false, true = (np.concatenate([[0.0], rate]) for rate in rates)
+    from sklearn.metrics import roc_curve
+
+    labels = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
+    false, true, _ = roc_curve(labels, np.concatenate([positive, negative]), drop_intermediate=False)
     return false, true
 
 
@@ -179,14 +180,15 @@ def draw_depths(ax: Axes, steps: Steps, kinds: list[str], forms: list[str]) -> N
     most = 1
     while depth_name("model", most + 1) in steps.by_scorer:
         most += 1
-    chosen, n = kind_looks(steps.natures), range(1, most + 1)
+    chosen = kind_looks(steps.natures)
     for form in forms:
+        n = [depth for depth in range(1, most + 1) if depth_name(form, depth) in steps.by_scorer]
         for kind in kinds:
             values = [auroc_at(steps, depth_name(form, depth), kind) for depth in n]
             dashed = DASHED if form == "calibrated" else {}
             ax.plot(n, values, ms=4.5, label=kind, **chosen[kind], **dashed)
     ax.axhline(0.5, color=GREY, lw=0.8)
-    ax.set(xticks=n, ylabel="AUROC")
+    ax.set(xticks=range(1, most + 1), ylabel="AUROC")
     ax.margins(x=0.08 if most > 1 else 5)
 
 

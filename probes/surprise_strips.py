@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from lewm.datasets.violation import Clip
+from lewm.datasets.violation import PLAIN, Clip
 from lewm.probes.plots import GREY, new_figure, styled
 from lewm.probes.trials import Trials
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PLAIN = "unperturbed"
 NOTHING = "no event in any clip"
 WIDTH = 8.4  # inches, as all sizes below: what a page is wide
 MARGIN, GAP = 0.15, 0.06

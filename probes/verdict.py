@@ -138,17 +138,23 @@ def words_of(kind: str) -> str:
 
 
 def beside(surprise: Result) -> list[str]:
-    """The visual kind, physical over visual events, and how many kinds there are besides."""
+    """The visual kind, the physical one over it, and how many kinds there are besides."""
     found, paint = [], headline(surprise, "visual")
     if paint is not None:
         found.append(f"{words_of(paint)} {auroc_text(surprise['kinds'][paint], 2)}")
-    if over := surprise.get("physical_vs_visual"):
-        calibrated = (surprise.get("calibrated") or {}).get("physical_vs_visual")
+    kind = headline(surprise, "physical")
+    if over := over_paint(surprise, kind, paint):
+        calibrated = over_paint(surprise.get("calibrated") or {}, kind, paint)
         also = f", calibrated {auroc_text(calibrated, 2)}" if calibrated else ""
-        found.append(f"physical over visual events {auroc_text(over, 2)}{also}")
+        found.append(f"{words_of(str(kind))} over {words_of(str(paint))} {auroc_text(over, 2)}{also}")
     if (of := len(kinds_of(surprise, "physical"))) > 1:
         found.append(f"{len(surprising(surprise, 'physical')) or 'none'} of {of} physical kinds surprise it")
     return found
+
+
+def over_paint(scores: Result, kind: str | None, paint: str | None) -> Result | None:
+    """One physical kind against one visual kind; in older results, which have one of each, all against all."""
+    return ((scores.get("versus") or {}).get(kind) or {}).get(paint) or scores.get("physical_vs_visual")
 
 
 def surprising(surprise: Result, nature: str) -> list[str]:
@@ -248,17 +254,17 @@ def probe_figures(probe: Result) -> list[Figure]:
 
 
 def surprise_figures(surprise: Result) -> list[Figure]:
-    """The AUROC at physical events and of these over visual ones, and the rate of false alarms."""
-    found = []
-    if kind := headline(surprise, "physical"):
+    """The AUROC at the headline kind of physical events and of these over visual ones, and the rate of false alarms."""
+    found, kind, paint = [], headline(surprise, "physical"), headline(surprise, "visual")
+    if kind:
         scores = surprise["kinds"][kind]
         note = f"95 %: {' to '.join(number(end, 2) for end in scores['auroc_ci95'])}; n = {scores['n']}"
         found.append(Figure(f"surprise at {words_of(kind)}, AUROC", number(scores["auroc"]), note))
-    if over := surprise.get("physical_vs_visual"):
+    if over := over_paint(surprise, kind, paint):
         note = f"95 %: {' to '.join(number(end, 2) for end in over['auroc_ci95'])}"
-        if calibrated := (surprise.get("calibrated") or {}).get("physical_vs_visual"):
+        if calibrated := over_paint(surprise.get("calibrated") or {}, kind, paint):
             note += f"; calibrated {number(calibrated['auroc'])}"
-        found.append(Figure("physical over visual events, AUROC", number(over["auroc"]), note))
+        found.append(Figure(f"{words_of(str(kind))} over {words_of(str(paint))}, AUROC", number(over["auroc"]), note))
     if alarms := surprise.get("alarms"):
         note = f"ordinary steps with p <= {alarms['level']:g}; {1000 * alarms['level']:g} are expected"
         found.append(Figure("false alarms per 1000 steps", number(alarms["false_per_1000"], 1), note))

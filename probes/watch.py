@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,21 +20,31 @@ from lewm.datasets.windows import action_blocks
 from lewm.errors import UserError
 from lewm.paths import make_folder
 from lewm.probes.features import device_of
+from lewm.probes.ordinary import find_calibrations
 from lewm.probes.plots import BLUE, GREY, RED, new_figure, proxy, styled
-from lewm.probes.results import write_text
+from lewm.probes.results import out_folder, write_text
 from lewm.probes.setting import check_fits, prepare
-from lewm.probes.surprise import allow_resize
+from lewm.probes.surprise import ALARM, ModelScorer, allow_resize
 from lewm.progress import track
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Score = Callable[[Tensor, Tensor], Tensor]  # frames (1, t, h, w, c) and actions (1, t-1, k, a) to steps (1, t-1)
 Surprises = Float[np.ndarray, " i"]
+
+
+class Judged(NamedTuple):
+    """Each step's surprise, and how rare it is, where that is known."""
+
+    surprise: Surprises
+    p: Surprises | None
+
+
+Judge = Callable[[Tensor, Tensor], Judged]  # of frames (1, t, h, w, c) and actions (1, t-1, k, a)
+ORDINARY_FRAMES = 12  # of the clips whose steps say what is ordinary
 SIDE = 384  # pixels; what is smaller is enlarged to at least that
 STRIP = 176  # pixels, height of the curve's panel
 DPI = 100
-SMALL = 0.01  # a p-value that is marked
 PALE = 0.28  # opacity of what is still to come
 BORDER = "#9CA3AF"
 RADIUS = 5.0  # of the marker, in pixels
@@ -45,29 +55,36 @@ def watch(
     *,
     video: str | Path,
     actions: str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
+    reference: str = "auto",
     resize: bool = False,
     fps: float = 10.0,
+    seed: int = 0,
 ) -> Path:
-    """Show a model's surprise along a video, in watch.mp4 and surprise.csv; returns the video's path."""
+    """Write a video with its surprise beneath, steps of p at most `ALARM` ringed, and surprise.csv; returns its path.
+
+    `reference` names the data whose validation episodes say what is ordinary, as for `surprise`; without, no p-values.
+    """
     require_av()  # before anything takes time
-    setting = prepare(checkpoints.resolve(checkpoint), make_folder(out), seed=0)
+    path = checkpoints.resolve(checkpoint)
+    setting = prepare(path, out_folder(out, [path], "watch"), seed)
     if resize:
         allow_resize(setting.model)
-    return watch_with(setting.model, video=video, actions=actions, out=out, fps=fps)
+    calibrations, _ = find_calibrations(setting, reference, None, ORDINARY_FRAMES, depth=1)
+    scorer = ModelScorer(setting.model, 1, calibrations)
+
+    def judge(pixels: Tensor, blocks: Tensor) -> Judged:
+        found = {name: values[0].double().cpu().numpy() for name, values in scorer(pixels, blocks).items()}
+        rare = None if calibrations is None else calibrations[0].p_values(found["calibrated"])
+        return Judged(found["model"], rare)
+
+    return watch_with(setting.model, judge, video=video, actions=actions, out=setting.out, fps=fps)
 
 
 def watch_with(
-    model: Any,
-    *,
-    video: str | Path,
-    actions: str | Path,
-    out: str | Path,
-    fps: float = 10.0,
-    steps: Score | None = None,
-    p_values: Callable[[Surprises], Surprises] | None = None,
+    model: Any, judge: Judge, *, video: str | Path, actions: str | Path, out: str | Path, fps: float = 10.0
 ) -> Path:
-    """The same with a model at hand; `steps` scores instead of its surprise, `p_values` says which steps are rare."""
+    """The same with a model at hand, fed with what its interface says, and any judge of its steps."""
     require_av()
     video, actions, folder = Path(video), Path(actions), make_folder(out)
     target = folder / "watch.mp4"
@@ -75,8 +92,7 @@ def watch_with(
         raise UserError(f"{video} would be overwritten; choose another --out")
     frames, num_frames, blocks = read_clip(video, actions, model.interface.frameskip)
     check_fits(frames.shape[1:], blocks.shape[-1], model.interface, video)
-    surprise = score(steps or model.surprise, frames, blocks, device_of(model))
-    p = None if p_values is None else np.asarray(p_values(surprise), dtype=np.float64)
+    surprise, p = judged(judge, frames, blocks, device_of(model))
     # Step i is known once its frame is seen, the one of row (i + 1) k.
     rows = model.interface.frameskip * np.arange(1, len(surprise) + 1)
     shown = composed(track(frames_of(video), "writing the video", num_frames), rows, surprise, p, num_frames)
@@ -101,17 +117,16 @@ def read_clip(
 
 
 @torch.inference_mode()
-def score(
-    steps: Score, frames: UInt8[np.ndarray, "t h w 3"], blocks: Float32[np.ndarray, "t-1 k a"], device: torch.device
-) -> Surprises:
-    """What a scorer says of each step of one clip."""
+def judged(
+    judge: Judge, frames: UInt8[np.ndarray, "t h w 3"], blocks: Float32[np.ndarray, "t-1 k a"], device: torch.device
+) -> Judged:
+    """What a judge says of each step of one clip; UserError where it is not finite."""
     pixels, actions = (torch.from_numpy(array)[None].to(device) for array in (frames, blocks))
-    found: Tensor = steps(pixels, actions)
-    assert found.shape == (1, len(blocks)), found.shape
-    values = found[0].double().cpu().numpy()
-    if not np.isfinite(values).all():
+    found = judge(pixels, actions)
+    assert found.surprise.shape == (len(blocks),), found.surprise.shape
+    if not np.isfinite(found.surprise).all():
         raise UserError("the surprise is NaN or infinite: a diverged model; use an earlier checkpoint")
-    return values
+    return found
 
 
 def write_table(path: Path, rows: Int[np.ndarray, " i"], surprise: Surprises, p: Surprises | None) -> None:
@@ -192,7 +207,7 @@ def draw_strip(
     """Surprise over the frame in which it is seen; steps with small p-values are marked."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    rare = np.zeros(len(rows), dtype=bool) if p is None else p <= SMALL
+    rare = np.zeros(len(rows), dtype=bool) if p is None else p <= ALARM
     images = []
     with styled():
         figure = new_figure(width / DPI, STRIP / DPI)
@@ -222,7 +237,7 @@ def draw_curve(
         look: dict[str, Any] = {"marker": "o", "ms": 7, "mfc": "none", "mec": RED, "mew": 1.6, "ls": ""}
         drawn += ax.plot(rows[rare], surprise[rare], **look)
         drawn.append(ax.vlines(rows[rare], 0, 1, transform=ax.get_xaxis_transform(), color=RED, lw=1, ls=":"))
-        handles = [proxy(f"p ≤ {SMALL}", **look)]
+        handles = [proxy(f"p ≤ {ALARM}", **look)]
         ax.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.02, 0.96), borderpad=0, handletextpad=0)
     low, high = min(0.0, float(surprise.min())), float(surprise.max())
     space = 0.12 * (high - low) or 1.0

@@ -44,6 +44,15 @@ def test_greys_keep_their_values_and_colours_do_not():
     assert (seen.amax(dim=(0, 1)) > 200).all() and (seen.amin(dim=(0, 1)) < 10).all()
 
 
+def test_greys_keep_their_values_in_half_precision_too():
+    grey = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16, 1).repeat(1, 6, 1, 1, 3)
+    pixels, augment = clips(), Photometric(colour=1.0, light=0.3)
+    full = augment(pixels, torch.arange(3), 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(Photometric(colour=1.0)(grey, torch.arange(1), 0), grey)
+        assert torch.equal(augment(pixels, torch.arange(3), 4), full)
+
+
 def test_frames_of_one_clip_look_different_from_each_other():
     pixels = clips(b=1, t=1).repeat(1, 5, 1, 1, 1)
     seen = Photometric(colour=1.0)(pixels, torch.arange(1), 0)[0]

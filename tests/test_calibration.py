@@ -26,10 +26,18 @@ def test_it_is_the_rank_among_scores_that_know_nothing_of_their_own_episode():
     ordinary = steps(np.random.default_rng(0), 400)
     found = Calibration(ordinary, seed=3)
     assert len(found.ranks) == 400
-    for score in (0.0, 0.3, 2.0, 1e9):
+    for score in (0.0, 0.3, 2.0, 1e9, *found.ranks[[0, 17, 200, -1]]):  # as large counts as at least as large
         expected = (1 + (found.ranks >= score).sum()) / 401
         assert found.p_values(np.array([score]))[0] == expected
     assert np.isnan(found.p_values(np.array([np.nan]))).all()
+
+
+def test_ties_count_so_that_errors_that_are_all_alike_are_not_rare():
+    found = Calibration(Ordinary(np.ones((240, 2)), np.ones((240, 2)), np.repeat(np.arange(12), 20)))
+    assert (found.ranks == found.ranks[0]).all()
+    score = found.score(np.ones((1, 2)), np.ones((1, 2)))
+    assert found.p_values(score).tolist() == [1]
+    assert found.p_values(np.nextafter(score, np.inf)).tolist() == [1 / 241]
 
 
 def test_an_episode_with_errors_of_its_own_is_rare_although_it_is_among_the_ordinary_ones():

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from test_violation_simulated import Dial
 
 from lewm.cli import main
-from lewm.datasets.clip_file import EARLY, FRAMES, MIN_LEFT, NOWHERE, STEPS, collect_clips, collect_triples
+from lewm.datasets.clip_writer import EARLY, FRAMES, MIN_LEFT, NOWHERE, STEPS, collect_clips, collect_triples
 from lewm.envs import make_policy, make_world
 from lewm.envs.two_room import next_state
 from lewm.envs.two_room_policy import RandomActions
 from lewm.errors import UserError
-from lewm.probes.clip_file import is_clip_file, read_clip_file
+from lewm.probes.clip_reader import is_clip_file, read_clip_file
 from lewm.probes.results import sha256
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -28,24 +28,30 @@ SPEEDS = (1, 2, 3, 4, 5, 6)  # pixels a row, no two alike
 
 
 class Lanes:
-    """Episodes of a bright dot, each in a lane (a row of the picture) of its own, at a speed of its own."""
+    """Episodes of a bright dot, each in a lane (a row of the picture) of its own, at a speed of its own.
+
+    With `sway`, each row's step is longer by 0 to `sway` pixels, so that actions fit only the rows they were taken in.
+    """
 
     path = Path("lanes.h5")
 
-    def __init__(self, speeds=SPEEDS, length=40, floors=None):
-        self.speeds, self.floors = speeds, floors or [100] * len(speeds)
+    def __init__(self, speeds=SPEEDS, length=40, floors=None, sway=0):
+        self.floors = floors or [100] * len(speeds)
         self.lengths = np.full(len(speeds), length)
-        self.frame_shape = (len(speeds) + 1, 1 + max(1, *speeds) * length, 3)
+        more = np.random.default_rng(0).integers(0, sway + 1, (len(speeds), length))
+        self.steps = np.array(speeds)[:, None] + more  # (episodes, rows), pixels
+        self.columns = np.cumsum(self.steps, axis=1) - self.steps  # where the dot is in each row
+        self.frame_shape = (len(speeds) + 1, 1 + max(length, self.columns.max()), 3)
         self.frames_read = 0
 
     def frames(self, episode, rows):
         self.frames_read += len(rows)
         out = np.full((len(rows), *self.frame_shape), self.floors[episode], dtype=np.uint8)
-        out[np.arange(len(rows)), episode, self.speeds[episode] * np.asarray(rows)] = (255, 250, 250)
+        out[np.arange(len(rows)), episode, self.columns[episode, rows]] = (255, 250, 250)
         return out
 
     def actions(self, episode):
-        actions = np.full((self.lengths[episode], 1), self.speeds[episode], dtype=np.float32)
+        actions = self.steps[episode, :, None].astype(np.float32)
         actions[-1] = np.nan  # the last row has no valid action
         return actions
 
@@ -53,10 +59,19 @@ class Lanes:
         return "lanes"
 
 
+def swaying():
+    """No block of actions of one episode is as long as one of another, and few within an episode are alike."""
+    return Lanes(speeds=tuple(range(3, 21, 3)), sway=2)
+
+
+def places(pixels):
+    """Where the dot is: the lane and the column in each frame."""
+    return np.unravel_index(pixels[..., 0].reshape(len(pixels), -1).argmax(axis=1), pixels.shape[1:3])
+
+
 def surprise(clip):
     """Of a model that knows where the dot is (lane, column) and how it moves, step by step."""
-    brightness = clip.pixels[..., 0].reshape(len(clip.pixels), -1)
-    lane, column = np.unravel_index(brightness.argmax(axis=1), clip.pixels.shape[1:3])
+    lane, column = places(clip.pixels)
     return np.diff(lane) ** 2 + (np.diff(column) - clip.actions.sum(axis=(1, 2))) ** 2
 
 
@@ -80,7 +95,7 @@ def assert_equal_clips(one, two):
 
 @pytest.mark.parametrize("frameskip", [1, 2, 5])
 def test_a_model_of_the_dynamics_is_surprised_by_the_event_and_never_before(frameskip):
-    trials = list(made(frameskip=frameskip).each)
+    trials = list(made(swaying(), frameskip=frameskip).each)
     assert {trial.group for trial in trials} == set(range(len(SPEEDS)))
     for trial in trials:
         assert (surprise(trial.plain) == 0).all()
@@ -93,6 +108,28 @@ def test_a_model_of_the_dynamics_is_surprised_by_the_event_and_never_before(fram
                 "frame_swap": [step for step in (event, event + 1, event + 2) if step <= last],
             }.get(name, list(range(event, last + 1)))
             assert np.flatnonzero(steps).tolist() == expected, name
+
+
+@pytest.mark.parametrize("frameskip", [1, 2, 5])
+def test_every_clip_of_a_scene_has_the_actions_of_its_own_rows(frameskip):
+    each, jumps = made(swaying(), frameskip=frameskip, clips=24).each, 0
+    for episode, start in each.chosen:
+        scene = each.scene(episode, start)
+        assert (surprise(scene.own) == 0).all() and (surprise(scene.other) == 0).all()
+        if scene.later is not None:
+            assert (surprise(scene.later) == 0).all()
+            jumps += 1
+    assert jumps or frameskip == 5  # of 40 rows
+
+
+def test_exchanged_actions_are_those_that_the_teleported_dot_follows():
+    both = ("teleport", "exchanged_actions")
+    found = [trial.versions for trial in made(swaying(), clips=24).each if set(both) <= set(trial.versions)]
+    assert len(found) > 12
+    for teleport, exchanged in ([versions[name] for name in both] for versions in found):
+        first = teleport.event + 1
+        assert exchanged.event == teleport.event
+        assert (surprise(Clip(teleport.clip.pixels[first:], exchanged.clip.actions[first:])) == 0).all()
 
 
 def test_every_kind_happens_to_a_walker():
@@ -152,6 +189,28 @@ def test_actions_are_measured_over_all_valid_actions_of_the_episodes():
     source = Lanes()
     assert action_std(source, np.array([0, 2])) == pytest.approx(1)  # speeds 1 and 3
     assert action_std(source, np.array([4])).tolist() == [1]  # constant: in their own units
+
+
+# Another episode
+
+
+def test_another_episode_is_one_of_those_given():
+    each, seen = made(swaying(), episodes=np.array([0, 2, 5]), clips=24).each, set()
+    for episode, start in each.chosen:
+        lane = int(places(each.scene(episode, start).other.pixels)[0][0])
+        assert lane != episode
+        seen.add(lane)
+    assert seen == {0, 2, 5}
+
+
+def test_another_episodes_clip_starts_anywhere_in_it():
+    source = swaying()
+    each, rows = made(source, clips=30).each, []
+    for episode, start in each.chosen:
+        lane, column = places(each.scene(episode, start).other.pixels)
+        rows.append(int(np.searchsorted(source.columns[lane[0]], column[0])))
+    last = 40 - 23  # a clip of 12 frames spans 23 rows
+    assert len(set(rows)) > 8 and min(rows) <= 0.2 * last and 0.8 * last <= max(rows) <= last
 
 
 # Backgrounds
@@ -228,8 +287,8 @@ def test_every_clip_and_every_purpose_draws_numbers_of_its_own():
 
 
 def test_more_clips_do_not_change_what_happens_to_one():
-    few, many = list(made(clips=6).each), list(made(clips=24).each)
-    assert (len(few), len(many)) == (6, 24)
+    few, many = list(made(clips=6).each), list(made(clips=18).each)  # the middle of each third is one of the whole's
+    assert (len(few), len(many)) == (6, 18)
     for trial in few:
         (same,) = [t for t in many if t.group == trial.group and (t.plain.pixels == trial.plain.pixels).all()]
         for name, version in trial.versions.items():
@@ -247,9 +306,9 @@ def test_the_event_is_late_enough_to_play_back_and_leaves_a_quarter_of_the_clip(
     assert all(2 * first - 1 - num_frames >= 0 for first in found)
 
 
-@pytest.mark.parametrize(("length", "jump"), [(12, None), (13, None), (14, 2), (15, 3), (16, 4), (60, 4)])
+@pytest.mark.parametrize(("length", "jump"), [(12, None), (15, None), (16, 2), (18, 3), (20, 4), (60, 4)])
 def test_a_jump_in_time_is_as_far_as_the_episode_goes(length, jump):
-    found = made(Lanes(length=length), clips=6, frameskip=1)
+    found = made(Lanes(length=length), clips=6, frameskip=1)  # one clip an episode, in its middle
     for trial in found.each:
         if jump is None:
             assert "time_jump" not in trial.versions
@@ -272,8 +331,8 @@ def test_one_trial_at_a_time_is_made():
 
 def test_clips_are_spread_over_episodes():
     starts = np.array([5, 0, 3, 9])
-    assert chosen_clips(np.array([0, 2, 3]), starts, 7) == [(0, 0), (0, 4), (2, 0), (2, 2), (3, 0), (3, 8)]
-    assert chosen_clips(np.array([0, 2, 3]), starts, 2) == [(0, 0), (2, 0)]
+    assert chosen_clips(np.array([0, 2, 3]), starts, 7) == [(0, 1), (0, 3), (2, 0), (2, 2), (3, 2), (3, 6)]
+    assert chosen_clips(np.array([0, 2, 3]), starts, 2) == [(0, 2), (2, 1)]
 
 
 @pytest.mark.parametrize(("length", "frameskip", "num"), [(40, 1, MAX_FRAMES), (40, 5, 8), (12, 5, 4)])

@@ -164,7 +164,8 @@ def test_holm_by_hand():
 
 def test_pairs_needed_are_those_with_which_simulated_samples_are_found():
     rng = np.random.default_rng(0)
-    for effect in (0.4, 1.0, -2.0):
+    assert st.pairs_needed(-1.0) is None  # the other way round
+    for effect in (0.4, 1.0, 2.0):
         n = st.pairs_needed(effect)
         shares = [
             (stats.ttest_1samp(rng.normal(effect, 1, (4000, m)), 0.0, axis=1).pvalue < 0.01).mean()
@@ -172,7 +173,7 @@ def test_pairs_needed_are_those_with_which_simulated_samples_are_found():
         ]
         assert shares[0] < 0.905 and shares[2] > 0.895 and shares[1] == pytest.approx(0.9, abs=0.06)
     assert st.pairs_needed(0.0) is None and st.pairs_needed(np.nan) is None and st.pairs_needed(1e-4) is None
-    assert st.pairs_needed(50.0) <= 3
+    assert st.pairs_needed(50.0) <= 3 and st.pairs_needed(np.inf) == 2
 
 
 def test_an_auroc_of_unequal_groups_resamples_whole_groups():

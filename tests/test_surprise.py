@@ -124,6 +124,41 @@ def test_surprise_that_passes_stands_out_from_surprise_that_stays():
     assert fading(torch.zeros(1, 4))[0, :3].tolist() == [0, 0, 0]
 
 
+def test_events_at_the_last_step_are_not_held_against_fading():
+    late = [Trial(t.plain, {"physical": t.versions["physical"]}, t.group) for t in trials(9).each]
+    for i, trial in enumerate(late[:4]):
+        pixels = trial.plain.pixels.copy()
+        pixels[6, 0, 0, 0] += 50
+        late[i] = Trial(trial.plain, {"physical": Version(Clip(pixels, trial.plain.actions), 5)}, trial.group)
+    steps = scored(Trials({"physical": "physical"}, late, "none", "walks", "test"))
+    assert summarise(steps, "model")["kinds"]["physical"]["n"] == 9
+    fades = summarise(steps, "fading")["kinds"]["physical"]
+    assert fades["n"] == 5 and fades["auroc"] == fades["localised"] == 1
+
+
+def test_clips_of_two_frames_are_judged_and_cannot_fade():
+    short = [
+        Trial(
+            Clip(t.plain.pixels[:2], t.plain.actions[:1]),
+            {"physical": Version(Clip(255 - t.plain.pixels[:2], t.plain.actions[:1]), 0)},
+            t.group,
+        )
+        for t in trials(4).each
+    ]
+    steps = scored(Trials({"physical": "physical"}, short, "none", "walks", "test"), depth=1)
+    assert "fading" not in steps.by_scorer and summarise(steps, "model")["kinds"]["physical"]["n"] == 4
+
+
+def test_a_score_that_is_not_a_number_anywhere_is_named():
+    def broken(pixels, actions):
+        found = torch.zeros(len(pixels), 6)
+        found[-1, 3] = torch.nan  # in one step of one disturbed clip
+        return {"model": found}
+
+    with pytest.raises(UserError, match="diverged"):
+        score_trials(trials(2), [broken], torch.device("cpu"))
+
+
 def test_a_kind_that_a_trial_lacks_counts_nowhere():
     steps = scored(trials(6, lacking={(1, "physical"), (4, "physical"), (0, "visual")}))
     assert (steps.event < 0).sum(axis=0).tolist() == [1, 2, 0]
@@ -151,7 +186,7 @@ def test_a_model_of_physics_is_surprised_by_teleports_and_not_by_colours():
     assert physical["auroc_ci95"] == [pytest.approx(0.025 ** (1 / 24)), 1]
     assert physical["p_paired_t"] < 0.01 and physical["n"] == 24 and physical["nature"] == "physical"
     assert visual["auroc"] == 0.5 and visual["p_paired_t"] == 1 and visual["clips_needed"] is None
-    assert found["physical_vs_visual"]["auroc"] == 1 and found["versus"]["pushed"]["visual"] == 1
+    assert found["physical_vs_visual"]["auroc"] == 1 and found["versus"]["pushed"]["visual"]["auroc"] == 1
     pixels = summarise(steps, "pixel_difference")
     assert pixels["kinds"]["visual"]["auroc"] == 1  # the control does see the colour
     assert summarise(steps, "copy_last")["kinds"]["visual"]["auroc"] == 0.5

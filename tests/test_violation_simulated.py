@@ -112,7 +112,10 @@ def test_paint_changes_its_object_alone_to_a_colour_far_from_all_and_moves_nothi
         own = env.colours
         intervene(env, f"{thing}_colour", seed)
         changed = {name for name, colour in env.colours.items() if colour != own[name]}
-        assert changed == {thing} and env.state.tolist() == [60, 100]
+        assert changed == {name for name, colour in own.items() if colour == own[thing]} and env.state.tolist() == [
+            60,
+            100,
+        ]
         apart = np.linalg.norm(np.array(list(own.values()), float) - env.colours[thing], axis=1)
         assert apart.min() >= COLOUR_DISTANCE
 

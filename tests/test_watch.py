@@ -11,7 +11,7 @@ from lewm import checkpoint as checkpoints
 from lewm.datasets.video import read_frames, write_video
 from lewm.errors import UserError
 from lewm.probes.plots import BLUE, RED
-from lewm.probes.watch import SIDE, STRIP, draw_strip, enlarged, read_clip, rgb, watch, watch_with
+from lewm.probes.watch import SIDE, STRIP, Judged, draw_strip, enlarged, read_clip, rgb, watch, watch_with
 
 
 def scene(folder, num=21, size=(16, 16), dim=2):
@@ -97,7 +97,7 @@ def test_rare_steps_are_marked_in_the_video_and_told_in_the_table(tiny_model, tm
     x, y = np.round(strip.points[1]).astype(int)
     assert (strip.after(2)[y, x] == rgb(RED)).all()
     assert (draw_strip(np.arange(1, 11) * 2, np.ones(10), p + 0.01, 21, SIDE).full != strip.full).any()
-    path = watch_with(tiny_model, **files, p_values=lambda surprise: p)
+    path = watch_with(tiny_model, lambda pixels, actions: Judged(np.arange(10.0), p), **files)
     found = table(files)
     assert [float(row["p_value"]) for row in found] == p.tolist()
     drawn = draw_strip(np.arange(1, 11) * 2, np.array([float(row["surprise"]) for row in found]), p, 21, SIDE)
@@ -108,11 +108,11 @@ def test_another_score_takes_the_place_of_surprise(tmp_path):
     files, frames = scene(tmp_path, 9, (2, 2), dim=1)
     seen = []
 
-    def steps(pixels, actions):
+    def judge(pixels, actions):
         seen.append((tuple(pixels.shape), pixels.dtype, tuple(actions.shape), actions.dtype))
-        return pixels.float().diff(dim=1).abs().mean(dim=(2, 3, 4))
+        return Judged(pixels.float().diff(dim=1).abs().mean(dim=(2, 3, 4))[0].numpy(), None)
 
-    watch_with(ExactModel(), **files, steps=steps)
+    watch_with(ExactModel(), judge, **files)
     assert seen == [((1, 5, 2, 2, 3), torch.uint8, (1, 4, 2, 1), torch.float32)]
     found = table(files)
     expected = np.abs(np.diff(frames[::2].astype(float), axis=0)).mean(axis=(1, 2, 3))
@@ -182,5 +182,5 @@ def test_clips_that_do_not_fit_are_refused(checkpoint, tmp_path):
 def test_a_score_that_is_not_finite_is_refused(tiny_model, tmp_path):
     files, _ = scene(tmp_path, 9)
     with pytest.raises(UserError, match="NaN or infinite"):
-        watch_with(tiny_model, **files, steps=lambda pixels, actions: torch.full((1, 4), torch.nan))
+        watch_with(tiny_model, lambda pixels, actions: Judged(np.full(4, np.nan), None), **files)
     assert not list(files["out"].iterdir())

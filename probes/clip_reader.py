@@ -1,4 +1,4 @@
-"""Files of clips (see `lewm.datasets.clip_file`), read as trials of violation of expectation."""
+"""Files of clips (see `lewm.datasets.clip_writer`), read as trials of violation of expectation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from lewm.datasets.violation import Clip, Nature
+from lewm.datasets.violation import PLAIN, Clip, Nature
 from lewm.datasets.windows import action_blocks, clip_rows, frame_rows
 from lewm.errors import UserError
 from lewm.probes.results import sha256
 from lewm.probes.trials import Trial, Trials, Version, event_step
 
-PLAIN = "unperturbed"
 COLUMNS = ("pixels", "action", "perturb_step", "kind")
 CLASSIC: dict[str, Nature] = {"visual": "visual", "physical": "physical"}  # kinds of files that tell no natures
 

@@ -17,12 +17,12 @@ import h5py
 import numpy as np
 
 from lewm.datasets.collect import Policy, episode_seed
+from lewm.datasets.violation import MIN_CHANGE, PLAIN
 from lewm.datasets.violation_simulated import AgentColour, Moved, Simulated, missing, simulated_kinds
 from lewm.errors import UserError
 from lewm.paths import make_folder, written_atomically
 from lewm.progress import track
 
-PLAIN = "unperturbed"
 CLASSIC = (PLAIN, "visual", "physical")
 FRAMES = 40
 STEPS = (15, 20, 25)  # frames before which an event is made; a change of the laws shows in the next one
@@ -167,7 +167,7 @@ def _versions(world: ClipWorld, policy: Policy, kinds: list[Simulated], seed: in
                 f"{type(inside(world)).__name__} does not repeat itself: with the same seed, state and actions frame "
                 f"{first} came out otherwise; make what it draws depend on the seed of reset alone"
             )
-        happens = first <= FRAMES - MIN_LEFT
+        happens = first <= FRAMES - MIN_LEFT and is_seen(clip[0], plain[0])
         clips.append(clip if happens else plain)
         firsts.append(first if happens else NOWHERE)
     return {
@@ -184,6 +184,11 @@ def first_difference(frames: np.ndarray, others: np.ndarray) -> int:
     """The first frame in which two clips differ; their length where none does."""
     differs = (frames != others).any(axis=(1, 2, 3))
     return int(differs.argmax()) if differs.any() else len(frames)
+
+
+def is_seen(frames: np.ndarray, others: np.ndarray) -> bool:
+    """Whether two clips come apart by more than rounding does to a picture."""
+    return bool(np.abs(frames.astype(np.int16) - others).max() > MIN_CHANGE)
 
 
 def _behave(world: ClipWorld, policy: Policy, seed: int) -> tuple[np.ndarray, np.ndarray]:
