@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lewm.probes.statistics import FEW
 from lewm.probes.tables import make_console, number
 
 Result = dict[str, Any]
@@ -87,6 +88,9 @@ def print_surprise(result: Result) -> None:
         print_against_paint(result, console)
     print_depths(result, console)
     console.print(false_alarms(result))
+    few = [kind for kind, scores in result["kinds"].items() if 0 < scores.get("groups", FEW) < FEW]
+    if few:
+        console.print(f"Fewer than {FEW} episodes at {', '.join(few)}: these intervals are not reliable.")
 
 
 def print_table(console: Any, title: str, header: list[str], sections: list[list[list[str]]]) -> None:
@@ -96,7 +100,7 @@ def print_table(console: Any, title: str, header: list[str], sections: list[list
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left", overflow="fold", vertical="bottom")
+        table.add_column(name, justify="right" if i else "left", overflow="fold", vertical="bottom", no_wrap=i == 0)
     for rows in sections:
         for row in rows:
             table.add_row(*row)

@@ -60,10 +60,12 @@ def printed(result, width, monkeypatch, capsys):
 @pytest.mark.parametrize("width", [80, 144])
 def test_tables_keep_names_and_numbers_whole(width, monkeypatch, capsys):
     result = result_of()
+    result["fading"] = result["calibrated"]
     text = printed(result, width, monkeypatch, capsys)
     assert max(map(len, text.splitlines())) <= width
     for kind, scores in result["kinds"].items():
-        assert kind in text and auroc_text(scores, 3 if width == 144 else 2) in text
+        assert text.count(f"{kind} ") >= 3  # in the tables of kinds, of scorers, of depths
+        assert auroc_text(scores, 3 if width == 144 else 2) in text
     assert "…" not in text and auroc_text(result["calibrated"]["physical_vs_visual"]) in text
 
 
@@ -134,3 +136,11 @@ def test_numbers_are_as_short_as_they_can_be():
     assert p_text({"p_paired_t": None}) == "–" and p_text({"p_paired_t": 1e-9}) == "<1e-4"
     assert auroc_text(None) == auroc_text({"auroc": None}) == "–"
     assert auroc_text({"auroc": 0.5, "auroc_ci95": [None, None]}) == "0.500"
+
+
+def test_kinds_of_few_episodes_are_marked(monkeypatch, capsys):
+    result = result_of()
+    result["kinds"]["freeze"]["groups"] = 19
+    result["kinds"]["teleport"]["groups"] = 20
+    text = printed(result, 144, monkeypatch, capsys)
+    assert "Fewer than 20 episodes at freeze: these intervals are not reliable." in text
