@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -119,7 +120,7 @@ def spliced(own: Clip, then: Clip, first: int) -> Clip:
 # New to look at, and possible
 
 
-class Visual:
+class Visual(ABC):
     """Paints over the frames from the event to the end; the actions are the clip's own."""
 
     nature: ClassVar[Nature] = "visual"
@@ -130,9 +131,9 @@ class Visual:
         painted = self.paint(pixels, first, rng)
         return None if painted is None else Clip(np.concatenate([pixels[:first], painted]), scene.own.actions)
 
+    @abstractmethod
     def paint(self, pixels: Pixels, first: int, rng: np.random.Generator) -> Pixels | None:
         """The frames from number `first` on, painted over; None where nothing would be seen."""
-        raise NotImplementedError
 
 
 @register

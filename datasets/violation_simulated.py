@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from inspect import Parameter, signature
 from typing import Any, ClassVar, Protocol
@@ -52,7 +53,7 @@ class Bendable(Protocol):
     def set_physics(self, *, speed: float = 1.0, momentum: float = 0.0, walls: bool = True) -> None: ...
 
 
-class Simulated:
+class Simulated(ABC):
     """What the kinds below have in common; see `violation.SimulatedViolation`."""
 
     name: ClassVar[str]
@@ -60,13 +61,13 @@ class Simulated:
     lasts: ClassVar[bool] = False
     waits: ClassVar[bool] = False  # whether it shows only where the agent comes upon it, so that it is made early
 
+    @abstractmethod
     def lack(self, world: Any) -> str | None:
         """What the world would have to have for this; None where nothing is missing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def intervene(self, world: Any, rng: np.random.Generator) -> None:
         """Change the world."""
-        raise NotImplementedError
 
 
 @register
