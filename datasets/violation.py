@@ -73,13 +73,18 @@ def register(kind: V) -> V:
     return kind
 
 
-def kinds_of(base: type, names: Iterable[str] = ()) -> list[Any]:
-    """One of each kind that is made as `base` says (it has `disturb`, or `intervene`), or those named; UserError."""
+def registry() -> dict[str, type[Violation]]:
+    """Every kind by its name."""
     import lewm.datasets.violation_recorded
     import lewm.datasets.violation_simulated  # noqa: F401
 
+    return REGISTRY
+
+
+def kinds_of(base: type, names: Iterable[str] = ()) -> list[Any]:
+    """One of each kind that is made as `base` says (it has `disturb`, or `intervene`), or those named; UserError."""
     method = "disturb" if base is RecordedViolation else "intervene"
-    known = {name: kind for name, kind in REGISTRY.items() if hasattr(kind, method)}
+    known = {name: kind for name, kind in registry().items() if hasattr(kind, method)}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(f"no violation {unknown[0]!r} is made this way; there are: {', '.join(sorted(known))}")

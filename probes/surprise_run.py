@@ -10,7 +10,7 @@ import torch
 
 from lewm import checkpoint as checkpoints
 from lewm.datasets.schema import open_source
-from lewm.datasets.violation import PLAIN, RecordedViolation, kinds_of
+from lewm.datasets.violation import PLAIN, RecordedViolation, kinds_of, registry
 from lewm.errors import UserError
 from lewm.paths import written_atomically
 from lewm.probes import results as io
@@ -139,13 +139,14 @@ def frames_of(measured: Part | None, trials: Trials) -> torch.Tensor:
 
 def describe(steps: Steps, trials: Trials, resize: bool) -> dict[str, Any]:
     """What was scored, and how often nothing happened."""
-    absent = (steps.event < 0).sum(axis=0)
+    absent, known = (steps.event < 0).sum(axis=0), registry()
     return {
         "clips": trials.what,
         "n": len(steps.group),
         "groups": len(np.unique(steps.group)),
         "steps": steps.by_scorer["model"].shape[2],
         "natures": trials.natures,
+        "lasts": {kind: known[kind].lasts for kind in trials.natures if kind in known},
         "excluded": {kind: int(count) for kind, count in zip(trials.natures, absent, strict=True)},
         "resize": resize,
     }

@@ -157,8 +157,12 @@ def print_scorers(result: Result, console: Any, wide: bool) -> None:
 
 
 def scorer_cells(result: Result, kind: str, interval: bool, digits: int = 3) -> list[str]:
-    """AUROC at one kind by every scorer."""
-    return [auroc_text(scores["kinds"].get(kind), digits, interval) for scores in scorers_of(result).values()]
+    """AUROC at one kind by every scorer; a dash where surprise cannot fade, as the event lasts."""
+    lasts = (result.get("lasts") or {}).get(kind, False)
+    return [
+        "–" if lasts and name == "fading" else auroc_text(scores["kinds"].get(kind), digits, interval)
+        for name, scores in scorers_of(result).items()
+    ]
 
 
 def print_against_paint(result: Result, console: Any) -> None:

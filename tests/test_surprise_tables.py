@@ -17,6 +17,7 @@ from lewm.probes.surprise_tables import (
     natures_of,
     p_text,
     print_surprise,
+    scorer_cells,
     scorers_of,
 )
 
@@ -144,3 +145,10 @@ def test_kinds_of_few_episodes_are_marked(monkeypatch, capsys):
     result["kinds"]["teleport"]["groups"] = 20
     text = printed(result, 144, monkeypatch, capsys)
     assert "Fewer than 20 episodes at freeze: these intervals are not reliable." in text
+
+
+def test_fading_is_not_asked_of_events_that_last():
+    result = result_of()
+    result["fading"], result["lasts"] = result["calibrated"], {"freeze": True, "teleport": False}
+    place = list(scorers_of(result)).index("fading")
+    assert scorer_cells(result, "freeze", True)[place] == "–" != scorer_cells(result, "teleport", True)[place]
