@@ -223,7 +223,12 @@ def test_the_best_of_several_checkpoints_is_chosen_on_validation_and_measured_on
     assert found["chosen"] == found["checkpoint"]["path"] == best["path"]
     assert (tmp_path / "run" / "report" / "probe" / "checkpoints.png").is_file()
     one = probe(best["path"], data=data, max_frames=300, out=tmp_path / "one")
-    assert one["targets"] == found["targets"] and "checkpoints" not in one
+    # To rounding: on some CPUs an embedding's last digits depend on how many frames are encoded together.
+    alone, chosen = (dict(flat(result["targets"])) for result in (one, found))
+    numbers = {name for name, value in chosen.items() if isinstance(value, float)}
+    assert {n: alone[n] for n in numbers} == pytest.approx({n: chosen[n] for n in numbers}, rel=1e-4, abs=1e-6)
+    assert {n: v for n, v in alone.items() if n not in numbers} == {n: v for n, v in chosen.items() if n not in numbers}
+    assert "checkpoints" not in one
     listed = [str(folder / "step=10.ckpt"), str(folder / "step=20.ckpt")]
     assert len(probe(listed, data=data, max_frames=300, out=tmp_path / "two")["checkpoints"]) == 2
 
