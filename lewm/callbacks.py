@@ -1,4 +1,4 @@
-"""What a Trainer is given besides the module: the atomic checkpoint writer, throughput, the last save, probes."""
+"""What a Trainer is given to measure with: throughput, memory, probes of validation episodes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from lewm import checkpoint as checkpoints
 from lewm.errors import UserError
 from lewm.progress import silence
 
@@ -26,20 +22,6 @@ if TYPE_CHECKING:
     from lewm.probes.questions import Questions
 
 LOG = logging.getLogger("lewm")
-
-
-class AtomicCheckpointIO(CheckpointIO):
-    """Checkpoints that are either whole or not there, and of which nothing but tensors and plain values is loaded."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        checkpoints.write(checkpoint, path)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return checkpoints.read(path)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 class Throughput(Callback):
@@ -77,27 +59,6 @@ class Throughput(Callback):
             module.log("train/clips_per_s", clips / seconds, prog_bar=True)
             module.log("train/data_wait", self._waited / seconds, prog_bar=True)
             self._begin()
-
-
-class SaveAtEnd(Callback):
-    """A checkpoint of the last step, also where a person or the system interrupts the run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.global_step > 0:
-            self._save(trainer)
-
-    def _save(self, trainer: L.Trainer) -> None:
-        # Asked of the trainer's own record, equal on every rank, and not of the disk, where a stale one may lie.
-        saved = {getattr(callback, "_last_global_step_saved", None) for callback in trainer.checkpoint_callbacks}
-        path = self.folder / f"step={trainer.global_step}.ckpt"
-        if not trainer.fast_dev_run and not (trainer.global_step in saved and path.exists()):  # type: ignore[attr-defined]
-            trainer.save_checkpoint(path)
 
 
 class PeakMemory(Callback):

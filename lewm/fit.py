@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -20,13 +19,15 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lewm import checkpoint, runs
-from lewm.callbacks import AtomicCheckpointIO, PeakMemory, ProbeValidation, SaveAtEnd, Throughput
+from lewm.callbacks import PeakMemory, ProbeValidation, Throughput
 from lewm.datasets.datamodule import ClipDataModule
 from lewm.environment import write_environment
 from lewm.errors import UserError
 from lewm.module import LeWM
-from lewm.paths import make_folder, shipped, written_atomically
+from lewm.paths import make_folder, written_atomically
 from lewm.precision import FULL, MIXED, best_precision
+from lewm.saving import AtomicCheckpointIO, SaveAtEnd
+from lewm.settings import saved_precision, with_configs
 
 LOG = logging.getLogger("lewm")
 EXAMPLES = {
@@ -49,7 +50,7 @@ class Session(LightningCLI):
             LeWM,
             ClipDataModule,
             run=False,
-            args=_with_configs(argv),
+            args=with_configs(argv),
             parser_kwargs={"exit_on_error": False, "prog": f"lewm {command}", "description": EXAMPLES[command]},
             save_config_callback=None,
             seed_everything_default=0,
@@ -103,7 +104,7 @@ class Session(LightningCLI):
         """
         best, named = best_precision(self.config.trainer.accelerator), self.config.trainer.precision
         if named is None and self.command == "fit" and self.run.checkpoint is not None:
-            named = _saved_precision(self.run.checkpoint)
+            named = saved_precision(self.run.checkpoint)
         if named != MIXED or best == MIXED:
             return named or best
         if self.command != "fit":
@@ -269,42 +270,6 @@ def _check_trainer(command: str, trainer: Any, data: ClipDataModule) -> None:
         )
 
 
-def _with_configs(argv: list[str]) -> list[str]:
-    """`base` first, then the configs named, then all other words, so that a flag beats a config wherever it stands.
-
-    Shipped names, as in `--config demo`, become files. Where a run is resumed and no config named, its own is taken.
-    """
-    configs, words, rest = [str(shipped("base.yaml"))], [], iter(argv)
-    for word in rest:
-        if word in ("-c", "--config") or word.startswith("--config="):
-            name = word.partition("=")[2] or next(rest, "")
-            configs.append(_config_file(name))
-        else:
-            words.append(word)
-    if len(configs) == 1 and (own := _config_of_resumed(words)) is not None:
-        configs.append(str(own))
-    return [word for path in configs for word in ("--config", path)] + words
-
-
-def _config_file(name: str) -> str:
-    if not name or name.startswith("--"):
-        raise UserError("--config needs the name of a shipped config or a YAML file")
-    if Path(name).suffix in (".yaml", ".yml"):
-        if not Path(name).is_file():
-            raise UserError(f"no such config file: {name}")
-        return name
-    return str(shipped(f"{name}.yaml"))
-
-
-def _config_of_resumed(words: list[str]) -> Path | None:
-    given = [w.removeprefix("--resume=") for w in words if w.startswith("--resume=")]
-    given += [words[i + 1] for i, w in enumerate(words[:-1]) if w == "--resume"]
-    if not given or given[-1] in ("auto", "null"):
-        return None
-    folder = checkpoint.run_folder(given[-1])
-    return folder / "config.yaml" if folder is not None and (folder / "config.yaml").is_file() else None
-
-
 def _announcement(model: torch.nn.Module, sheet: dict[str, Any]) -> list[str]:
     """How large model and data are, and what they lack."""
     lines = [_sizes(model)]
@@ -322,14 +287,6 @@ def _sizes(model: torch.nn.Module) -> str:
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     inside = ", ".join(f"{name} {count:,}" for name, count in parts.items())
     return f"model: {sum(parts.values()):,} parameters ({inside})"
-
-
-def _saved_precision(path: Path) -> str | None:
-    """The precision in the config of a checkpoint's run, so that a resumed run goes on as it began."""
-    run = checkpoint.run_folder(path)
-    if run is None or not (run / "config.yaml").is_file():
-        return None
-    return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")).get("trainer", {}).get("precision")
 
 
 def _one_line(error: Exception) -> str:

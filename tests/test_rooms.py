@@ -10,6 +10,8 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "cli": 7,
     "fit": 7,
     "callbacks": 6,
+    "saving": 5,
+    "settings": 4,
     "probes": 5,
     "module": 4,
     "runs": 4,
@@ -36,7 +38,7 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "__init__": 1,
     "__main__": 8,
 }
-LIGHTNING = {"module", "callbacks", "fit", "cli"}
+LIGHTNING = {"module", "callbacks", "saving", "fit", "cli"}
 FORBIDDEN = {
     ("datasets", "model"),
     ("datasets", "loss"),
