@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
 
 from lewm.clip import ClipBatch, Interface
-from lewm.datasets.order import EvaluationSampler, GlobalOrderSampler
+from lewm.datasets.bad_records import BadRecords
+from lewm.datasets.clips import ClipDataset
+from lewm.datasets.order import EvaluationSampler, GlobalOrderSampler, windowed_permutation
+from lewm.datasets.remote import is_remote, without_secrets
+from lewm.datasets.remote_source import FetchAhead, RemoteSource
 from lewm.datasets.schema import Source, open_source
 from lewm.datasets.split import PARTS, episodes_of
 from lewm.datasets.stats import action_statistics
-from lewm.datasets.windows import action_blocks, clip_rows, frame_rows, locate, num_starts
+from lewm.datasets.tar_shards import ShardSource, Verify
+from lewm.datasets.windows import clip_rows
+from lewm.datasets.workers import outlive_signals
 from lewm.errors import UserError
 
 # What the order of clips and the split depend on besides the data: a checkpoint goes on only with the same.
-FIXED = ("global_batch", "num_frames", "frameskip", "split_seed", "seed", "image_size")
-
-
-class ClipDataset(Dataset[ClipBatch]):
-    """Clips of some episodes of a source, fetched a batch at a time; frames stay uint8.
-
-    A clip is numbered through the given episodes in order. A negative number -1 - i stands for padding with clip i.
-    """
-
-    def __init__(self, source: Source, episodes: np.ndarray, *, num_frames: int, frameskip: int) -> None:
-        self.source, self.episodes, self.num_frames, self.frameskip = source, episodes, num_frames, frameskip
-        self.starts = num_starts(source.lengths[episodes], num_frames, frameskip)
-        self.num_clips = int(self.starts.sum())
-
-    def __len__(self) -> int:
-        return self.num_clips
-
-    def __getitem__(self, numbers: list[int]) -> ClipBatch:
-        given = np.asarray(numbers, dtype=np.int64)
-        clips = np.where(given < 0, -1 - given, given)
-        t, k = self.num_frames, self.frameskip
-        pixels = np.empty((len(clips), t, *self.source.frame_shape), dtype=np.uint8)
-        actions = np.empty((len(clips), t - 1, k, self.source.action_dim), dtype=np.float32)
-        for i, (position, start) in enumerate(zip(*locate(clips, self.starts), strict=True)):
-            episode = int(self.episodes[position])
-            pixels[i] = self.source.frames(episode, frame_rows(int(start), t, k))
-            actions[i] = action_blocks(self.source.actions(episode), int(start), t, k)
-        weight = (given >= 0).astype(np.float32)
-        return ClipBatch(*(torch.from_numpy(x) for x in (pixels, actions, clips, weight)))
+FIXED = ("global_batch", "num_frames", "frameskip", "split_seed", "seed", "image_size", "shards_per_window")
+SHARDS_PER_WINDOW = 32  # behind a URL: pooled, they mix almost as well as all
 
 
 class ClipLoader(DataLoader):
@@ -62,11 +42,22 @@ class ClipLoader(DataLoader):
         """Nothing to load."""
 
 
+class LogBadRecords(Callback):
+    """Logs how many clips were left out since this process began, over all ranks."""
+
+    def __init__(self, records: BadRecords) -> None:
+        self.records = records
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        total = torch.tensor(float(self.records.total), device=pl_module.device)
+        pl_module.log("train/bad_records", total, reduce_fx="sum", sync_dist=True)
+
+
 class ClipDataModule(L.LightningDataModule):
     """Clips of a source, split by episode; its only state is the trainer's count of consumed clips.
 
     Args:
-        path: an HDF5 file or a folder of shards.
+        path: an HDF5 file, a folder of shards, or such a folder behind a URL, as s3://bucket/folder.
         global_batch: clips per optimiser step over all ranks and accumulation; the weight of SIGReg belongs to it.
         num_frames: frames F of a clip; F - 1 predictions are made from it.
         frameskip: rows k between two frames of a clip; k actions form one block.
@@ -75,6 +66,13 @@ class ClipDataModule(L.LightningDataModule):
         seed: seed of the order of clips.
         num_workers: loader processes per rank.
         allow_data_change: resume although the data's fingerprint differs from the checkpoint's.
+        cache: where shards behind a URL are kept; null for the folder that LEWM_CACHE names, else ~/.cache/lewm.
+        shards_per_window: shards whose clips are permuted together, at least; null for 32 behind a URL, and for all
+            of them elsewhere.
+        verify: of shards, which checksums are compared when a part is first read: sizes, all but those of frames,
+            so flips in raw and jpeg frames stay unseen; full, those of frames too, which reads whole episodes.
+        on_bad_record: raise, or skip: a clip that cannot be read is left out, another stands in for it, and it is
+            counted as train/bad_records; 100 in a row, or more than 0.1 % of the clips (at least 10), end training.
     """
 
     def __init__(
@@ -89,6 +87,10 @@ class ClipDataModule(L.LightningDataModule):
         seed: int = 0,
         num_workers: int = 2,
         allow_data_change: bool = False,
+        cache: str | None = None,
+        shards_per_window: int | None = None,
+        verify: Verify = "sizes",
+        on_bad_record: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
         for name, value, least in (("global_batch", global_batch, 1), ("num_frames", num_frames, 2)):
@@ -98,12 +100,22 @@ class ClipDataModule(L.LightningDataModule):
             raise UserError(f"data.frameskip is {frameskip} and data.num_workers {num_workers}; least are 1 and 0")
         self.path, self.global_batch, self.num_frames, self.frameskip = path, global_batch, num_frames, frameskip
         self.image_size, self.split_seed, self.seed, self.num_workers = image_size, split_seed, seed, num_workers
+        if shards_per_window is not None and shards_per_window < 1:
+            raise UserError(f"data.shards_per_window is {shards_per_window}; it must be at least 1, or null")
         self.allow_data_change = allow_data_change
+        self.cache, self._window = cache, shards_per_window
+        self.verify: Verify = verify
+        self.on_bad_record = on_bad_record
 
     @cached_property
     def source(self) -> Source:
         """The opened data; UserError for what is wrong with it."""
-        return open_source(self.path)
+        source = open_source(self.path, cache=self.cache)
+        if isinstance(source, ShardSource):
+            source.verify = self.verify
+        elif self.verify == "full":
+            warnings.warn(f"{self.path} keeps no checksums to verify; `lewm convert` gives it some", stacklevel=2)
+        return source
 
     def episodes(self, part: str) -> np.ndarray:
         """Numbers of the episodes in a part of the split."""
@@ -112,7 +124,31 @@ class ClipDataModule(L.LightningDataModule):
     def dataset(self, part: str) -> ClipDataset:
         """Clips of a part of the split."""
         episodes = self.episodes(part)
-        return ClipDataset(self.source, episodes, num_frames=self.num_frames, frameskip=self.frameskip)
+        skip = self.on_bad_record == "skip"
+        return ClipDataset(self.source, episodes, num_frames=self.num_frames, frameskip=self.frameskip, skip=skip)
+
+    @property
+    def shown(self) -> str:
+        """The path as it may be printed: a URL without what must stay secret."""
+        return without_secrets(str(self.path))
+
+    @cached_property
+    def shards_per_window(self) -> int | None:
+        """Windows of the order in force; None for one permutation of all clips, as where all shards are one window."""
+        if self._window is None and not is_remote(self.path):
+            return None
+        if not isinstance(self.source, ShardSource):
+            raise UserError(f"data.shards_per_window is {self._window} but {self.path} is not made of shards; set null")
+        window = self._window or SHARDS_PER_WINDOW
+        return window if len(self.source.manifest["shards"]) // window > 1 else None
+
+    def _clips_per_shard(self) -> np.ndarray | None:
+        """Training clips of each shard; None where there are no shards."""
+        if not isinstance(self.source, ShardSource):
+            return None
+        episodes = [shard["episodes"] for shard in self.source.manifest["shards"]]
+        owner = np.repeat(np.arange(len(episodes)), episodes)[self.train.episodes]
+        return np.bincount(owner, weights=self.train.starts, minlength=len(episodes)).astype(np.int64)
 
     @cached_property
     def train(self) -> ClipDataset:
@@ -121,7 +157,7 @@ class ClipDataModule(L.LightningDataModule):
         train = self.dataset("train")
         if len(train) < self.global_batch:
             raise UserError(
-                f"data.global_batch is {self.global_batch} but the training split of {self.path} has {len(train)} "
+                f"data.global_batch is {self.global_batch} but the training split of {self.shown} has {len(train)} "
                 f"clips in {len(train.episodes)} episodes; lower data.global_batch or add data"
             )
         return train
@@ -134,7 +170,7 @@ class ClipDataModule(L.LightningDataModule):
         h, w, channels = (int(n) for n in source.frame_shape)
         side = self.image_size or h
         if self.image_size is None and h != w:
-            raise UserError(f"frames of {self.path} are {h} x {w}; set data.image_size to make them square")
+            raise UserError(f"frames of {self.shown} are {h} x {w}; set data.image_size to make them square")
         return Interface(
             image_size=side,
             channels=channels,
@@ -151,18 +187,41 @@ class ClipDataModule(L.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Counts that a run prints and keeps: episodes, clips, and episodes too short to hold a clip, per part."""
-        sheet: dict[str, Any] = {"path": str(self.path), "fingerprint": self.source.fingerprint()}
+        sheet: dict[str, Any] = {"path": self.shown, "fingerprint": self.source.fingerprint()}
         for part in PARTS:
             clips = self.dataset(part)
             short = int((clips.starts == 0).sum())
             sheet[part] = {"episodes": len(clips.episodes), "clips": len(clips), "too_short": short}
         return sheet
 
+    @cached_property
+    def bad_records(self) -> BadRecords:
+        """Training clips that this rank left out so far."""
+        return BadRecords(len(self.train))
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.on_bad_record == "skip":
+            assert self.trainer is not None
+            self.trainer.callbacks.insert(0, LogBadRecords(self.bad_records))  # type: ignore[attr-defined]
+
+    def on_before_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
+        # Here, in the order of training, and not in the workers, which fetch ahead of it.
+        if self.on_bad_record == "skip" and self.trainer is not None and self.trainer.training:
+            self.bad_records.note(batch.index.numpy(), batch.weight.numpy() == 0)
+        return batch
+
     def train_dataloader(self) -> DataLoader:
         rank, world = self._rank_and_world()
         if self.global_batch % world:
             sizes = [self.global_batch // world * world, (self.global_batch // world + 1) * world]
             raise UserError(f"data.global_batch is {self.global_batch}, not a multiple of {world} ranks; try {sizes}")
+        clips, window = self._clips_per_shard(), self.shards_per_window
+        drawing: dict[str, Any] = {}
+        if clips is not None and window is not None:
+            drawing["order"] = partial(windowed_permutation, clips_per_shard=clips, window=window)
+        if clips is not None and isinstance(self.source, RemoteSource):
+            ahead = {"seed": self.seed, "window": window or len(clips), "rank": rank, "world": world}
+            drawing["before"] = FetchAhead(self.source, clips, **ahead)
         sampler = GlobalOrderSampler(
             len(self.train),
             global_batch=self.global_batch,
@@ -170,6 +229,7 @@ class ClipDataModule(L.LightningDataModule):
             rank=rank,
             world=world,
             position=self.clips_consumed,
+            **drawing,
         )
         return self._loader(self.train, sampler)
 
@@ -194,19 +254,20 @@ class ClipDataModule(L.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in FIXED:
-            if state_dict[name] != getattr(self, name):
+            # Checkpoints of earlier versions know no windows.
+            if state_dict.get(name) != getattr(self, name):
                 raise UserError(
-                    f"the checkpoint was trained with data.{name} {state_dict[name]}, this run has "
+                    f"the checkpoint was trained with data.{name} {state_dict.get(name)}, this run has "
                     f"{getattr(self, name)}: order or split would be others; give the same"
                 )
         if state_dict["fingerprint"] != self.source.fingerprint() and not self.allow_data_change:
-            raise UserError(f"{self.path} is not the data of the checkpoint; --data.allow_data_change true to go on")
+            raise UserError(f"{self.shown} is not the data of the checkpoint; --data.allow_data_change true to go on")
 
     def _evaluation_loader(self, part: str) -> DataLoader | list:
         rank, world = self._rank_and_world()
         clips = self.dataset(part)
         if len(clips) == 0:
-            warnings.warn(f"the {part} split of {self.path} holds no clip: nothing is measured on it", stacklevel=2)
+            warnings.warn(f"the {part} split of {self.shown} holds no clip: nothing is measured on it", stacklevel=2)
             return []
         batch = min(max(1, self.global_batch // world), -(-len(clips) // world))
         return self._loader(clips, EvaluationSampler(len(clips), batch=batch, rank=rank, world=world))
@@ -219,6 +280,7 @@ class ClipDataModule(L.LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=outlive_signals,
         )
 
     def _rank_and_world(self) -> tuple[int, int]:
@@ -229,7 +291,7 @@ class ClipDataModule(L.LightningDataModule):
         lengths, needed = self.source.lengths, clip_rows(self.num_frames, self.frameskip)
         if (lengths < needed).all():
             raise UserError(
-                f"every episode of {self.path} is shorter than a clip: {self.num_frames} frames at frameskip "
+                f"every episode of {self.shown} is shorter than a clip: {self.num_frames} frames at frameskip "
                 f"{self.frameskip} need {needed} rows, the longest has {lengths.max()}; "
                 "lower data.num_frames or data.frameskip"
             )

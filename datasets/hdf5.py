@@ -6,6 +6,8 @@ Every column has one row per step, episodes end to end; `ep_len` and `ep_offset`
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from lewm.datasets.summary import fingerprint
 from lewm.errors import UserError
 
 BOOKKEEPING = ("ep_len", "ep_offset")
+SLACK = 64 * 2**20  # bytes; a smaller column is never too large for its file
+DENSEST = 2**16  # times: frames of one colour, compressed, are not smaller than that
+# What h5py raises of damaged files, beside OSError, depends on where they are damaged.
+HDF5_RAISES = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, MemoryError)
 
 
 class HDF5Source:
@@ -27,12 +33,21 @@ class HDF5Source:
         self.path = Path(path)
         self._handle: h5py.File | None = None
         self._owner = os.getpid()
-        datasets = {name: item for name, item in _datasets(self._open()).items()}
+        with said_of(self.path):
+            self._read()
+        for e in range(len(self.lengths)):
+            check_actions(self.actions(e), f"episode {e} in {self.path}")
+        self._fingerprint: str | None = None
+
+    def _read(self) -> None:
+        datasets = _datasets(self._open())
         for name in ("pixels", "action", *BOOKKEEPING):
             if name not in datasets:
                 raise UserError(
                     f"no column {name!r} in {self.path}; it has: {', '.join(sorted(datasets)) or 'nothing'}"
                 )
+        for name, dataset in datasets.items():
+            check_size(dataset, f"column {name!r} of {self.path}")
         self.lengths, self._offsets = _episodes(datasets, self.path)
         _check_frames(datasets["pixels"], self.path)
         self.frame_shape: tuple[int, int, int] = datasets["pixels"].shape[1:]
@@ -40,18 +55,14 @@ class HDF5Source:
         self.columns = {n: _column(d) for n, d in datasets.items() if n not in skip}
         self._actions = _read_actions(datasets["action"], self.path)
         self.action_dim = self._actions.shape[1]
-        for e in range(len(self.lengths)):
-            check_actions(self.actions(e), f"episode {e} in {self.path}")
         self.keys = self._keys()
-        self._fingerprint: str | None = None
 
     def frames(self, episode: int, rows: np.ndarray) -> np.ndarray:
-        pixels = self._open()["pixels"]
-        assert isinstance(pixels, h5py.Dataset)
         out = np.empty((len(rows), *self.frame_shape), dtype=np.uint8)
         low = int(self._offsets[episode])
         for i, row in enumerate(rows):  # one by one: far faster than h5py's strided or fancy reads
-            pixels.read_direct(out, np.s_[low + int(row)], np.s_[i])
+            with said_of(self.path, f"episode {episode} ({self.keys[episode]}), frame {row}"):
+                self._open()["pixels"].read_direct(out, np.s_[low + int(row)], np.s_[i])  # type: ignore[union-attr]
         return out
 
     def actions(self, episode: int) -> np.ndarray:
@@ -59,7 +70,8 @@ class HDF5Source:
 
     def column(self, name: str, episode: int) -> np.ndarray:
         require_column(self, name)
-        return self._open()[name][self._rows(episode)]  # type: ignore[index]
+        with said_of(self.path, f"episode {episode} ({self.keys[episode]}), column {name!r}"):
+            return self._open()[name][self._rows(episode)]  # type: ignore[index]
 
     def fingerprint(self) -> str:
         if self._fingerprint is None:
@@ -80,12 +92,40 @@ class HDF5Source:
             self._owner = os.getpid()
             try:
                 self._handle = h5py.File(self.path, "r")
-            except OSError as error:
-                raise UserError(f"not a readable HDF5 file: {self.path} ({str(error).splitlines()[0]})") from error
+            except HDF5_RAISES as error:
+                raise UserError(f"not a readable HDF5 file: {self.path} ({first_line(error)})") from error
         return self._handle
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None}
+
+
+@contextmanager
+def said_of(path: Path, part: str = "") -> Iterator[None]:
+    """What the library says of damage, as an error that names file and part."""
+    try:
+        yield
+    except UserError:
+        raise
+    except HDF5_RAISES as error:
+        where = f"{part} of {path}" if part else str(path)
+        raise UserError(f"{where} cannot be read ({first_line(error)}); the file is damaged: restore it") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what HDF5 adds to it."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def check_size(dataset: h5py.Dataset, where: str) -> None:
+    """UserError where a data set declares far more bytes than the file holds for it: its shape is damaged."""
+    declared, held = dataset.nbytes, dataset.id.get_storage_size()
+    densest = DENSEST if dataset.id.get_create_plist().get_nfilters() else 1
+    if declared > SLACK and declared > held * densest:
+        raise UserError(
+            f"{where} is declared {dataset.shape} {dataset.dtype}, {declared} bytes, of which the file holds {held}: "
+            "it is damaged or was never filled; restore it"
+        )
 
 
 def _column(dataset: h5py.Dataset) -> Column:

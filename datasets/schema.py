@@ -49,8 +49,12 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: str | Path) -> Source:
-    """Open an HDF5 file or a folder of shards."""
+def open_source(path: str | Path, *, cache: str | None = None) -> Source:
+    """Open an HDF5 file, a folder of shards, or such a folder behind a URL, whose shards are kept in `cache`."""
+    if "://" in str(path):
+        from lewm.datasets.remote_source import RemoteSource
+
+        return RemoteSource(str(path), cache=cache)
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such file or folder: {path}; give an HDF5 file or a shard folder")

@@ -10,21 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from lewm.datasets import npy
+from lewm.datasets.manifest import CHECKSUM, FORMAT, MANIFEST, checksum_of
 from lewm.datasets.pixels import CODECS, PackedFrames, choose_codec, pack
 from lewm.datasets.schema import Column
 from lewm.datasets.stats import check_actions
 from lewm.datasets.summary import fingerprint
-from lewm.datasets.tar_shards import (
-    FORMAT,
-    MANIFEST,
-    Member,
-    ShardSource,
-    build_index,
-    column_of,
-    escape,
-    file_sha256,
-    save_index,
-)
+from lewm.datasets.tar_index import Index, Member, build_index, digest_of, file_sha256, save_index
+from lewm.datasets.tar_shards import ShardSource, column_of, escape
 from lewm.errors import UserError
 from lewm.paths import make_folder, sync, written_atomically
 
@@ -101,13 +94,13 @@ class EpisodeWriter:
         sample = f"ep{self.done:06d}"
         constant = [n for n in sorted(columns) if n != "action" and _is_constant(columns[n])]
         if self.codec == "raw":
-            self._put(f"{sample}.frames.npy", _npy(frames))
+            self._put(f"{sample}.frames.npy", npy.dumps(frames))
         else:
             self._put(f"{sample}.frames.lwf", pack(frames, self.codec))  # type: ignore[arg-type]
-        self._put(f"{sample}.action.npy", _npy(columns["action"]))
+        self._put(f"{sample}.action.npy", npy.dumps(columns["action"]))
         for name in sorted(set(columns) - {"action"}):
             values = columns[name][:1] if name in constant else columns[name]
-            self._put(f"{sample}.col.{escape(name)}.npy", _npy(values))
+            self._put(f"{sample}.col.{escape(name)}.npy", npy.dumps(values))
         noted = {"key": key, "length": len(frames), "constant": constant, **meta}
         self._put(f"{sample}.meta.json", json.dumps(noted, sort_keys=True).encode())
         shard["episodes"] += 1
@@ -126,6 +119,7 @@ class EpisodeWriter:
         # The fingerprint is taken from what was written, through the reader that training uses.
         manifest = self._manifest()
         manifest["fingerprint"] = fingerprint(ShardSource(self.folder, manifest=manifest))
+        manifest[CHECKSUM] = checksum_of(manifest)
         with written_atomically(self.folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         (self.folder / BEGUN).unlink(missing_ok=True)
@@ -189,34 +183,30 @@ class EpisodeWriter:
         sync(partial)
         partial.rename(tar)
         save_index(index, tar.with_suffix(".idx.npz"))
-        shard["bytes"], shard["sha256"] = tar.stat().st_size, file_sha256(tar)
+        shard.update(_about(tar, index))
 
     def _partial(self, shard: dict[str, Any]) -> Path:
         return self.folder / f".{shard['file']}.tmp"
 
     def _take_over(self) -> None:
         """Adopt the finished shards of an interrupted run and drop its partial one."""
-        for leftover in self.folder.glob(".shard-*.tmp"):
+        for leftover in self.folder.glob(".*.tmp"):  # of shards, indices, or a manifest
             leftover.unlink()
         for number, tar in enumerate(sorted(self.folder.glob("shard-*.tar"))):
             if tar.name != f"shard-{number:06d}.tar":
                 raise UserError(f"{self.folder} lacks shard-{number:06d}.tar but has {tar.name}; start again elsewhere")
             index = build_index(tar)
             save_index(index, tar.with_suffix(".idx.npz"))
-            if number == 0:
-                self._take_over_schema(tar, index["ep000000"])
-            metas = [json.loads(_read(tar, members["meta.json"])) for members in index.values()]
-            keys = [meta["key"] for meta in metas]
+            try:
+                if number == 0:
+                    self._take_over_schema(tar, index["ep000000"])
+                metas = [json.loads(_read(tar, members["meta.json"])) for members in index.values()]
+                lengths, keys = [meta["length"] for meta in metas], [meta["key"] for meta in metas]
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise UserError(f"{tar} is damaged ({error}); remove it and those after it, then --resume") from error
             self._keys.update(keys)
             self._shards.append(
-                {
-                    "file": tar.name,
-                    "episodes": len(index),
-                    "lengths": [meta["length"] for meta in metas],
-                    "keys": keys,
-                    "bytes": tar.stat().st_size,
-                    "sha256": file_sha256(tar),
-                }
+                {"file": tar.name, "episodes": len(index), "lengths": lengths, "keys": keys, **_about(tar, index)}
             )
 
     def _take_over_schema(self, tar: Path, members: dict[str, Member]) -> None:
@@ -226,10 +216,10 @@ class EpisodeWriter:
             self.codec, self._frame_shape = packed.codec, packed.shape[1:]
         else:
             self.codec = "raw"
-            self._frame_shape = np.load(io.BytesIO(_read(tar, members["frames.npy"]))).shape[1:]
+            self._frame_shape = npy.loads(_read(tar, members["frames.npy"])).shape[1:]
         for ext, member in members.items():
             if (name := column_of(ext)) is not None:
-                values = np.load(io.BytesIO(_read(tar, member)), allow_pickle=False)
+                values = npy.loads(_read(tar, member))
                 self._columns[name] = Column(values.dtype, values.shape[1:])
 
     def _manifest(self) -> dict[str, Any]:
@@ -248,16 +238,15 @@ class EpisodeWriter:
         }
 
 
+def _about(tar: Path, index: Index) -> dict[str, Any]:
+    """What a manifest says of a finished shard beside its episodes."""
+    return {"bytes": tar.stat().st_size, "sha256": file_sha256(tar), "index": digest_of(index)}
+
+
 def _is_constant(values: np.ndarray) -> bool:
     """Whether every row has the same bytes (so NaN equals itself)."""
     rows = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8).reshape(len(values), -1)
     return bool((rows == rows[0]).all())
-
-
-def _npy(values: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(values), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _read(tar: Path, member: Member) -> bytes:

@@ -10,34 +10,28 @@ once and listed under `constant` in its meta. Only files of these kinds are read
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import mmap
-import re
-import sys
-import tarfile
-import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 import numpy as np
 
+from lewm.datasets import npy
+from lewm.datasets.manifest import MANIFEST, check_manifest, read_manifest
 from lewm.datasets.pixels import PackedFrames
 from lewm.datasets.schema import Column, require_column
 from lewm.datasets.stats import check_actions
 from lewm.datasets.summary import fingerprint
+from lewm.datasets.tar_index import BLOCK, REMEDY, Index, Member, file_sha256, index_of, member_of
 from lewm.errors import UserError
-from lewm.paths import written_atomically
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-MEMBER = re.compile(r"(ep\d{6,})\.(frames\.npy|frames\.lwf|action\.npy|meta\.json|col\.[^/]+\.npy)")
+META_BYTES = 2**20  # more is no episode's meta.json
+Verify = Literal["sizes", "full"]
 
 
 def escape(name: str) -> str:
@@ -45,146 +39,85 @@ def escape(name: str) -> str:
     return quote(name, safe="").replace(".", "%2E")
 
 
-@dataclass(frozen=True)
-class Member:
-    """Where one member's data lies in its tar, and its checksum."""
-
-    offset: int
-    size: int
-    crc32: int
-
-
-Index = dict[str, dict[str, Member]]  # sample -> extension -> member, in stored order
-
-
-def build_index(tar: Path) -> Index:
-    """Read every header and byte of a shard; UserError for anything that is not an episode's member."""
-    index: Index = {}
-    end = 0
-    try:
-        with tarfile.open(tar, "r:", format=tarfile.USTAR_FORMAT) as archive:
-            for info in archive:
-                match = MEMBER.fullmatch(info.name)
-                if match is None or not info.isreg():
-                    raise UserError(f"{tar} holds {info.name!r}, which is no episode's member; not a shard of ours")
-                data = archive.extractfile(info)
-                assert data is not None
-                content = data.read()
-                if len(content) != info.size:
-                    raise UserError(f"{tar} is truncated inside {info.name}; restore it or convert again")
-                member = Member(info.offset_data, info.size, zlib.crc32(content))
-                index.setdefault(match[1], {})[match[2]] = member
-                end = info.offset_data + info.size
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"not a readable shard: {tar} ({error}); restore it or convert again") from error
-    # tarfile takes a damaged header for the end of the archive: only zeros may follow the last member.
-    _check_only_zeros_follow(tar, end)
-    return index
-
-
-def _check_only_zeros_follow(tar: Path, end: int) -> None:
-    with tar.open("rb") as file:
-        file.seek(-(-end // 512) * 512)
-        rest = file.read()
-    if len(rest) < 1024 or any(rest):
-        raise UserError(f"{tar} is damaged or truncated after byte {end}; restore it or convert again")
-
-
-def save_index(index: Index, path: Path) -> None:
-    """Write an index as arrays."""
-    rows = [(sample, ext, m) for sample, members in index.items() for ext, m in members.items()]
-    numbers = np.array([(m.offset, m.size, m.crc32) for _, _, m in rows], dtype=np.int64)
-    with written_atomically(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file, sample=np.array([r[0] for r in rows]), ext=np.array([r[1] for r in rows]), member=numbers
-        )
-
-
-def load_index(path: Path) -> Index:
-    """Read an index; ValueError, OSError or KeyError if it is missing or damaged."""
-    index: Index = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        rows = zip(arrays["sample"].tolist(), arrays["ext"].tolist(), arrays["member"].tolist(), strict=True)
-        for sample, ext, (offset, size, crc32) in rows:
-            index.setdefault(sample, {})[ext] = Member(offset, size, crc32)
-    return index
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest; UserError where it is missing (the writer did not finish) or not ours."""
-    path = folder / MANIFEST
-    if not path.exists():
-        raise UserError(
-            f"{folder} has no {MANIFEST}: no data set, or an incomplete one; `lewm convert --resume` ends it"
-        )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] > FORMAT:
-            raise UserError(f"{path} is of format {manifest['format']}, this version reads up to {FORMAT}; update lewm")
-        if not manifest["shards"]:
-            raise UserError(f"{path} lists no shards")
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); restore it or convert again") from error
-    return manifest
-
-
 class ShardSource:
-    """See `schema.Source`. Shards are memory-mapped per process; maps are never pickled."""
+    """See `schema.Source`. Shards are memory-mapped per process; maps are never pickled.
 
-    def __init__(self, path: str | Path, *, manifest: dict[str, Any] | None = None) -> None:
+    With `verify` at `sizes` each member's checksum is compared when it is first read, but that of frames: those of
+    `zstd`, `zlib` and `png` have their own, those of `raw` and `jpeg` have none. `full` compares that of frames too.
+    """
+
+    def __init__(self, path: str | Path, *, manifest: dict[str, Any] | None = None, verify: Verify = "sizes") -> None:
         self.path = Path(path)
         self.manifest = manifest or read_manifest(self.path)
+        self.verify: Verify = verify
         self._maps: dict[Path, mmap.mmap] = {}
         self._packed: dict[int, PackedFrames] = {}
+        self._checked: set[tuple[int, str]] = set()
         self._episodes: list[tuple[Path, dict[str, Member]]] = []
         try:
+            check_manifest(self.manifest)
             self._read(self.manifest)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.path / MANIFEST} is damaged ({error}); restore it or convert again") from error
+        except UserError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{self.path / MANIFEST} is damaged ({error}); {REMEDY}") from error
 
     def _read(self, manifest: dict[str, Any]) -> None:
         self.codec: str = manifest["codec"]
         self.columns = {n: Column(np.dtype(c["dtype"]), tuple(c["shape"])) for n, c in manifest["columns"].items()}
         self.frame_shape: tuple[int, int, int] = tuple(manifest["frame_shape"])
         self.action_dim = int(np.prod(self.columns["action"].shape))
-        lengths: list[int] = []
-        self.keys: list[str] = []
-        for shard in manifest["shards"]:
-            tar = self._checked(shard)
-            index = _index_of(tar)
+        self.lengths = np.array([n for shard in manifest["shards"] for n in shard["lengths"]], dtype=np.int64)
+        self.keys: list[str] = [key for shard in manifest["shards"] for key in shard["keys"]]
+        self._refuse_strangers({shard["file"] for shard in manifest["shards"]})
+        tars = [self._checked_size(shard) for shard in manifest["shards"]]  # of all, before any is read
+        for tar, shard in zip(tars, manifest["shards"], strict=True):
+            index = self._index_of(tar, shard)
             if len(index) != shard["episodes"]:
                 raise UserError(f"{tar} holds {len(index)} episodes, {MANIFEST} says {shard['episodes']}; restore it")
+            first = len(self._episodes)
+            self._check_members(tar, index, first)
             self._episodes += [(tar, members) for members in index.values()]
-            lengths += shard["lengths"]
-            self.keys += shard["keys"]
-            if index and self.meta(len(self._episodes) - len(index))["key"] != shard["keys"][0]:
-                raise UserError(f"{tar} holds other episodes than {MANIFEST} says; it was exchanged: restore it")
-        self.lengths = np.array(lengths, dtype=np.int64)
+            for e in (first, len(self._episodes) - 1):
+                self._check_meta(e)
 
     def frames(self, episode: int, rows: np.ndarray) -> np.ndarray:
         try:
             if "frames.npy" in self._episodes[episode][1]:
-                return self._array(episode, "frames.npy", view=True)[rows]
+                shape = (int(self.lengths[episode]), *self.frame_shape)
+                return npy.loads(self._bytes(episode, "frames.npy"), shape=shape, dtype=np.dtype(np.uint8))[rows]
             return self._packed_frames(episode)[rows]
+        except UserError:
+            raise
         except (ValueError, IndexError) as error:
             raise UserError(f"{self._where(episode)}: {error}; `lewm inspect --verify` lists all damage") from error
 
     def actions(self, episode: int) -> np.ndarray:
-        return self._array(episode, "action.npy").astype(np.float32)
+        actions = self._array(episode, "action.npy", "action").astype(np.float32)
+        if (episode, "finite") not in self._checked:
+            check_actions(actions.reshape(len(actions), -1), self._where(episode))
+            self._checked.add((episode, "finite"))
+        return actions
 
     def column(self, name: str, episode: int) -> np.ndarray:
         require_column(self, name)
         if name == "action":
-            return self._array(episode, "action.npy")
-        values = self._array(episode, f"col.{escape(name)}.npy")
-        return np.repeat(values, self.lengths[episode], axis=0) if name in self.meta(episode)["constant"] else values
+            return self._array(episode, "action.npy", name)
+        constant = name in self.meta(episode)["constant"]
+        values = self._array(episode, f"col.{escape(name)}.npy", name, rows=1 if constant else None)
+        return np.repeat(values, self.lengths[episode], axis=0) if constant else values
 
     def meta(self, episode: int) -> dict[str, Any]:
         """What the writer noted about an episode: key, length, constant columns and its own additions."""
         try:
-            return json.loads(self._bytes(episode, "meta.json"))
-        except ValueError as error:
-            raise UserError(f"{self._where(episode)}: its meta.json is damaged; restore it or convert again") from error
+            meta = json.loads(bytes(self._bytes(episode, "meta.json")))
+            if isinstance(meta["constant"], list) and meta["length"] == self.lengths[episode]:
+                return meta
+            raise ValueError("it contradicts the manifest")
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{self._where(episode)}: its meta.json is damaged ({error}); {REMEDY}") from error
 
     def fingerprint(self) -> str:
         return self.manifest["fingerprint"]
@@ -194,55 +127,107 @@ class ShardSource:
         for shard in self.manifest["shards"]:
             if file_sha256(self.path / shard["file"]) != shard["sha256"]:
                 yield f"{shard['file']}: sha256 differs from {MANIFEST}"
+        self.verify = "full"
+        self._checked.clear()
         readable = True
         for e in range(len(self.lengths)):
-            for ext, member in self._episodes[e][1].items():
-                if zlib.crc32(self._bytes(e, ext)) != member.crc32:
-                    yield f"{self._where(e)}: {ext} differs from its checksum"
-            try:
-                self.frames(e, np.arange(self.lengths[e]))
-                check_actions(self.actions(e), self._where(e))
-                for name in self.columns:
-                    self.column(name, e)
-            except UserError as error:
+            for line in self._damage_of(e):
                 readable = False
-                yield str(error)
+                yield line
         if readable and fingerprint(self) != self.fingerprint():
             yield f"the content differs from the fingerprint in {MANIFEST}"
 
-    def _checked(self, shard: dict[str, Any]) -> Path:
+    def _damage_of(self, episode: int) -> list[str]:
+        everything = np.arange(self.lengths[episode])
+        reads = [
+            *(partial(self._bytes, episode, ext) for ext in self._episodes[episode][1]),
+            partial(self.frames, episode, everything),
+            partial(self.actions, episode),
+            *(partial(self.column, name, episode) for name in self.columns),
+        ]
+        found: dict[str, None] = {}  # each line once, in order
+        for read in reads:
+            try:
+                read()
+            except UserError as error:
+                found[str(error)] = None
+        return list(found)
+
+    def _refuse_strangers(self, listed: set[str]) -> None:
+        """UserError naming shards that the manifest does not list: of another data set, or of a writing begun anew."""
+        strange = sorted({tar.name for tar in self.path.glob("shard-*.tar")} - listed)
+        if strange:
+            raise UserError(f"{self.path} holds {', '.join(strange)}, which {MANIFEST} does not list; move it away")
+
+    def _checked_size(self, shard: dict[str, Any]) -> Path:
         tar = self.path / shard["file"]
-        if Path(shard["file"]).name != shard["file"] or not tar.is_file():
-            raise UserError(f"{tar} is missing; {MANIFEST} lists it")
+        if not tar.is_file():
+            missing = [s["file"] for s in self.manifest["shards"] if not (self.path / s["file"]).is_file()]
+            raise UserError(f"{tar} is missing; {MANIFEST} lists it (missing in all: {', '.join(missing)}); restore it")
         if tar.stat().st_size != shard["bytes"]:
             raise UserError(f"{tar} has {tar.stat().st_size} bytes, {MANIFEST} says {shard['bytes']}; restore it")
         return tar
 
+    def _index_of(self, tar: Path, shard: dict[str, Any]) -> Index:
+        return index_of(tar, digest=shard.get("index"), sha256=shard["sha256"])
+
+    def _check_members(self, tar: Path, index: Index, first: int) -> None:
+        """UserError unless the index lists the same members for each episode, those that the manifest implies."""
+        frames = "frames.npy" if self.codec == "raw" else "frames.lwf"
+        columns = {f"col.{escape(name)}.npy" for name in self.columns if name != "action"}
+        wanted = {frames, "action.npy", "meta.json", *columns}
+        for e, (sample, members) in enumerate(index.items(), first):
+            if sample != f"ep{e:06d}" or members.keys() != wanted:
+                odd = ", ".join(sorted(members.keys() ^ wanted)) or sample
+                raise UserError(f"{tar} holds other members for episode {e} than {MANIFEST} says: {odd}; {REMEDY}")
+
+    def _check_meta(self, episode: int) -> None:
+        if self.meta(episode).get("key") != self.keys[episode]:
+            tar = self._episodes[episode][0]
+            raise UserError(f"{tar} holds other episodes than {MANIFEST} says; it was exchanged: restore it")
+
     def _packed_frames(self, episode: int) -> PackedFrames:
         if episode not in self._packed:
-            tar, members = self._episodes[episode]
-            m = members["frames.lwf"]
-            data = self._map(tar)
-            self._packed[episode] = PackedFrames(lambda low, n: data[m.offset + low : m.offset + low + n], m.size)
+            data = self._bytes(episode, "frames.lwf")
+            shape = (int(self.lengths[episode]), *self.frame_shape)
+            self._packed[episode] = PackedFrames(lambda low, n: bytes(data[low : low + n]), len(data), shape=shape)
         return self._packed[episode]
 
-    def _array(self, episode: int, ext: str, *, view: bool = False) -> np.ndarray:
-        tar, members = self._episodes[episode]
+    def _array(self, episode: int, ext: str, column: str, rows: int | None = None) -> np.ndarray:
+        about = self.columns[column]
+        shape = (rows or int(self.lengths[episode]), *about.shape)
         try:
-            if not view:
-                return np.load(io.BytesIO(self._bytes(episode, ext)), allow_pickle=False)
-            m, data = members[ext], self._map(tar)
-            head = io.BytesIO(data[m.offset : m.offset + 256])
-            np.lib.format.read_magic(head)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-            return np.ndarray(shape, dtype, buffer=data, offset=m.offset + head.tell())
-        except (ValueError, KeyError, EOFError, TypeError) as error:
-            raise UserError(f"{self._where(episode)}: {ext} is damaged; restore it or convert again") from error
+            return npy.loads(self._bytes(episode, ext), shape=shape, dtype=about.dtype).copy()
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{self._where(episode)}: {ext} is damaged ({error}); {REMEDY}") from error
 
-    def _bytes(self, episode: int, ext: str) -> bytes:
+    def _bytes(self, episode: int, ext: str) -> memoryview:
+        """A member's bytes in the map; when first read, its header and checksum are compared."""
         tar, members = self._episodes[episode]
         m = members[ext]
-        return self._map(tar)[m.offset : m.offset + m.size]
+        data = memoryview(self._map(tar))[m.offset : m.offset + m.size]
+        if (episode, ext) not in self._checked:
+            try:
+                self._check(episode, ext, m, data)
+            except ValueError as error:
+                raise UserError(f"{self._where(episode)}: {ext} at byte {m.offset}: {error}; {REMEDY}") from error
+            self._checked.add((episode, ext))
+        return data
+
+    def _check(self, episode: int, ext: str, m: Member, data: memoryview) -> None:
+        """ValueError unless the tar has a header of that member before these bytes, and they have its checksum."""
+        if len(data) != m.size:
+            raise ValueError(f"the shard ends after {len(data)} of {m.size} bytes; it shrank since it was opened")
+        if ext == "meta.json" and m.size > META_BYTES:
+            raise ValueError(f"it has {m.size} bytes, more than {META_BYTES}")
+        tar = self._episodes[episode][0]
+        header = member_of(self._map(tar)[m.offset - BLOCK : m.offset])
+        if header != (f"ep{episode:06d}.{ext}", m.size):
+            raise ValueError(f"the shard holds {header[0]} of {header[1]} bytes there")
+        if (self.verify == "full" or not ext.startswith("frames.")) and zlib.crc32(data) != m.crc32:
+            raise ValueError(f"{ext} differs from its checksum")
 
     def _map(self, tar: Path) -> mmap.mmap:
         if tar not in self._maps:
@@ -255,36 +240,7 @@ class ShardSource:
         return f"episode {episode} ({key}) in {self._episodes[episode][0]}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}, "_packed": {}}
-
-
-def _index_of(tar: Path) -> Index:
-    """The stored index, or one made anew where it is missing, damaged or older than its shard."""
-    path = tar.with_suffix(".idx.npz")
-    try:
-        if path.stat().st_mtime_ns >= tar.stat().st_mtime_ns:
-            return load_index(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        pass
-    return _rebuilt_index(tar)
-
-
-def _rebuilt_index(tar: Path) -> Index:
-    """Read the shard's headers again and keep the result where that is allowed."""
-    print(f"lewm: the index of {tar} is missing, damaged or older than it: made anew", file=sys.stderr)
-    index = build_index(tar)
-    with contextlib.suppress(UserError):
-        save_index(index, tar.with_suffix(".idx.npz"))
-    return index
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return {**self.__dict__, "_maps": {}, "_packed": {}, "_checked": set()}
 
 
 def column_of(ext: str) -> str | None:

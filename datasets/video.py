@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageSequence
 
+from lewm.datasets.npy import NUMPY_RAISES
+from lewm.datasets.pixels import PILLOW_RAISES, png_size
 from lewm.errors import UserError
 from lewm.paths import written_atomically
 
@@ -119,11 +121,15 @@ def natural(path: Path) -> tuple[list[str | int], str]:
 
 def _image(path: Path) -> np.ndarray:
     try:
+        if path.suffix.lower() == ".png":
+            png_size(path.read_bytes())  # asks for its checksums, which Pillow does not
         with Image.open(path, formats=["PNG", "JPEG"]) as image:
             if image.mode not in EIGHT_BIT:
                 raise UserError(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except (*PILLOW_RAISES, ValueError) as error:
         raise UserError(f"not a readable image: {path} ({error}); copy it again".replace("\n", " ")) from error
 
 
@@ -238,7 +244,7 @@ def check_finite(actions: Float32[np.ndarray, "n a"], path: Path) -> None:
 def _npy(path: Path) -> np.ndarray:
     try:
         values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (*NUMPY_RAISES, EOFError) as error:
         raise UserError(f"not a readable array of numbers: {path} ({error})".replace("\n", " ")) from error
     if not isinstance(values, np.ndarray):
         values.close()

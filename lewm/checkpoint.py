@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,21 @@ def describe(model: WorldModel) -> dict[str, Any]:
 
 
 def write(content: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint so that at no moment a partial file stands at `path`."""
-    with written_atomically(path) as temporary:
+    """Write a checkpoint so that no partial file ever stands at `path`; on a full disk UserError says what it needs."""
+    with written_atomically(path, needed=_num_bytes(content)) as temporary, temporary.open("wb") as file:
         try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch hides the errno of a failed write
-            raise OSError(f"the disk may be full ({error})".splitlines()[0]) from error
+            torch.save(content, file)
+        except RuntimeError as error:  # torch hides the system's error of a failed write behind one of its own
+            cause = error.__context__
+            raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
+
+
+def _num_bytes(content: Any) -> int:
+    """Bytes of all tensors inside, which is nearly the size of the file."""
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    inside = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
+    return sum(map(_num_bytes, inside))
 
 
 def save(model: WorldModel, path: str | Path) -> None:
@@ -46,28 +56,46 @@ def save(model: WorldModel, path: str | Path) -> None:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Content of a checkpoint file; only tensors and plain values are ever loaded."""
+    """Content of a checkpoint file; only tensors and plain values are ever loaded, and only if every checksum holds."""
     path = Path(path)
     try:
+        _check_every_byte(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols of foreign files
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError(f"not a readable checkpoint: {path}; it may be damaged or of another tool") from error
     if not isinstance(content, dict) or "lewm" not in content or "state_dict" not in content:
         raise UserError(f"no lewm checkpoint: {path}; its tensors come without the description of a model")
-    if content["lewm"]["format"] > FORMAT:
-        raise UserError(f"{path} was written by lewm {content['lewm']['version']}; install that version or later")
+    about = content["lewm"]
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+        raise UserError(f"not a readable checkpoint: {path}; its description of the model is damaged")
+    if about["format"] > FORMAT:
+        raise UserError(f"{path} was written by lewm {about.get('version')}; install that version or later")
     return content
+
+
+def _check_every_byte(path: Path) -> None:
+    """ValueError where a part differs from its CRC-32: torch writes them but does not read them."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} differs from its checksum")
 
 
 def load(path: str | Path) -> WorldModel:
     """The frozen world model of a checkpoint file, a run folder, or a folder of runs (then the newest)."""
-    content = read(resolve(path))
-    model = WorldModel(Interface.from_dict(content["lewm"]["interface"]), **content["lewm"]["config"])
-    prefix = "model."
-    state = {name[len(prefix) :]: x for name, x in content["state_dict"].items() if name.startswith(prefix)}
-    model.load_state_dict(state)
+    path = resolve(path)
+    content, prefix = read(path), "model."
+    try:
+        model = WorldModel(Interface.from_dict(content["lewm"]["interface"]), **content["lewm"]["config"])
+        state = {name[len(prefix) :]: x for name, x in content["state_dict"].items() if name.startswith(prefix)}
+        model.load_state_dict(state)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"the weights in {path} do not fit its description of the model: {why}") from error
     return model.eval().requires_grad_(False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lewm.errors import GuardStop, UserError
+from lewm.job import speaks
 
 HELP = """usage: lewm COMMAND [options]
 
@@ -103,7 +104,7 @@ def convert(
     Example: lewm convert pusht.h5 data/pusht --codec zstd
 
     Args:
-        src: an HDF5 file or a folder of shards.
+        src: an HDF5 file, a folder of shards, or the URL of one.
         dst: folder to write.
         codec: how frames are stored; auto takes zstd where it halves them, else raw; jpeg is lossy.
         image_size: side of the written frames, by averaging areas; null for their own.
@@ -122,7 +123,7 @@ def inspect(path: str, verify: bool = False, as_json: bool = False, sheet: str |
     Example: lewm inspect data/two_room --verify --sheet frames.png
 
     Args:
-        path: an HDF5 file or a folder of shards.
+        path: an HDF5 file, a folder of shards, or the URL of one.
         verify: read every byte and decode every frame; exit code 2 if anything is damaged.
         as_json: print JSON (also as --json).
         sheet: write a contact sheet of frames to this PNG.
@@ -131,14 +132,14 @@ def inspect(path: str, verify: bool = False, as_json: bool = False, sheet: str |
 
     from lewm.datasets.schema import open_source
     from lewm.datasets.summary import contact_sheet, print_summary, summarise
-    from lewm.datasets.verify import damage_of
+    from lewm.datasets.verify import damage_at
 
-    source = open_source(path)
-    damage = list(damage_of(source)) if verify else []
+    damage = list(damage_at(path)) if verify else []
     if damage:
         for line in damage:
             print(f"damaged: {line}", file=sys.stderr)
         raise UserError(f"{len(damage)} damaged parts in {path}; restore the files or convert again")
+    source = open_source(path)
     summary = summarise(source) | ({"damage": []} if verify else {})
     if as_json:
         print(json.dumps(summary, indent=1))
@@ -317,6 +318,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), 3, debug)
     except (UserError, OSError, MemoryError) as error:
         return _fail(_describe(error), 2, debug)
+    except RuntimeError as error:
+        if (lost := _lost_worker(error)) is None:
+            raise
+        return _fail(lost, 2, debug)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -359,12 +364,25 @@ def _describe(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _lost_worker(error: RuntimeError) -> str | None:
+    """What to do about a loader's worker that the system ended; None for any other error."""
+    text = " ".join(str(error).split())
+    if not text.startswith("DataLoader worker ("):
+        return None
+    shared = Path("/dev/shm")
+    free = f" ({shutil.disk_usage(shared).free / 2**30:.1f} GiB free)" if shared.exists() else ""
+    return (
+        f"{text.partition('. ')[0].rstrip('.')}: memory ran out, or shared memory in /dev/shm{free}, or a data file "
+        "shrank; lower data.num_workers or data.global_batch, or give more, and go on with --resume auto"
+    )
+
+
 def _fail(message: str, code: int, debug: bool = False) -> int:
     if debug:
         import traceback
 
         traceback.print_exc()
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if speaks():
         print(f"lewm: error: {message}", file=sys.stderr)
     return code
 

@@ -9,10 +9,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+# Gloo raises plain RuntimeErrors; these words are in them, the first in those that name gloo's own source file.
+LOST = ("gloo/", "caused pair closure", "closed by peer", "reset by peer", "Broken pipe", "Timed out waiting")
+
 
 def world_size() -> int:
     """Processes in the default group; 1 where there is none."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def tells_of_a_lost_rank(error: BaseException) -> bool:
+    """Whether torch says by this error that another process is gone, or did not answer within the timeout."""
+    said = str(error)
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in LOST)
+    )
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -45,12 +56,60 @@ def mean_over_ranks(x: Tensor, dim: int = 0) -> Tensor:
     return sum_over_ranks(x.sum(dim)) / count
 
 
+def max_over_ranks(x: Tensor) -> Tensor:
+    """Largest value of `x` on any rank, elementwise and without gradient."""
+    if world_size() == 1:
+        return x.detach()
+    largest = x.detach().clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / std over the rows of all ranks, and their count, mean and variance.
+
+    Sums are float64, forwards and backwards. Frames of one scene differ little: the std of a feature is 1 % of its
+    mean, and what float32 loses in sums over rows comes back a hundredfold, the same in every row, so that it adds up
+    in all gradients below. In float64 the order of summation, which ranks change, cannot be seen any more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        shape, dims = [1, -1] + [1] * (x.dim() - 2), [d for d in range(x.dim()) if d != 1]
+        wide = x.double()
+        sums = _total(torch.cat([wide.sum(dims), wide.new_tensor([x.numel() / x.shape[1]])]))
+        count = sums[-1]
+        mean = sums[:-1] / count
+        wide = wide - mean.view(shape)  # centred first: E[x^2] - E[x]^2 loses digits
+        var = _total(wide.square().sum(dims)) / count
+        rstd = torch.rsqrt(var + eps)
+        y = (wide * rstd.view(shape)).to(x.dtype)
+        ctx.save_for_backward(y, rstd, count)
+        ctx.mark_non_differentiable(count, mean, var)
+        return y, count, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        y, rstd, count = ctx.saved_tensors
+        shape, dims = [1, -1] + [1] * (y.dim() - 2), [d for d in range(y.dim()) if d != 1]
+        wide, scaled = grads[0].double(), y.double()
+        means = _total(torch.stack([wide.sum(dims), (wide * scaled).sum(dims)])) / count
+        dx = (wide - means[0].view(shape) - scaled * means[1].view(shape)) * rstd.view(shape)
+        return dx.to(y.dtype), None
+
+
+def _total(x: Tensor) -> Tensor:
+    """Sum over ranks, in place, without a gradient."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
 class BatchNormOverRanks(_BatchNorm):
     """BatchNorm over the global batch, on any device, with the weights and buffers of torch's own.
 
-    torch's SyncBatchNorm refuses CPU tensors. Statistics are formed in float32 also inside autocast; the variance from
-    centred values, in a second reduction, since E[x^2] - E[x]^2 loses digits. `after` is what a backbone's own
-    BatchNorm did after normalising: timm's hold their activation.
+    torch's SyncBatchNorm refuses CPU tensors. Statistics are formed alike on one rank and on many, also inside
+    autocast. `after` is what a backbone's own BatchNorm did after normalising: timm's hold their activation.
     """
 
     def __init__(self, num_features: int, *args: Any) -> None:
@@ -62,19 +121,18 @@ class BatchNormOverRanks(_BatchNorm):
             raise ValueError(f"expected an input of 2 or more dimensions, got {input.dim()}")
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or world_size() == 1 or self.running_mean is None:
+        single = world_size() == 1 and input.numel() == input.shape[1]  # has no variance: torch's own says so
+        if not self.training or self.running_mean is None or single:
             return self.after(super().forward(input))
         with torch.autocast(device_type=input.device.type, enabled=False):
             y = self._normalise(input.float() if input.dtype != torch.float64 else input).to(input.dtype)
         return self.after(y)
 
     def _normalise(self, x: Tensor) -> Tensor:
-        channels = x.transpose(0, 1).flatten(1)  # (channels, values)
-        mean = mean_over_ranks(channels, dim=1)
-        var = mean_over_ranks((channels - mean[:, None]) ** 2, dim=1)
-        self._track(mean.detach(), var.detach(), sum_over_ranks(x.new_tensor(float(channels.shape[1]))))
+        self._check_input_dim(x)
+        y, count, mean, var = _Normalise.apply(x, self.eps)  # type: ignore[misc]
+        self._track(mean, var, count)
         shape = [1, -1] + [1] * (x.dim() - 2)
-        y = (x - mean.view(shape)) * torch.rsqrt(var + self.eps).view(shape)
         return y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y
 
     def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:

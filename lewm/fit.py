@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jsonargparse import ArgumentError
+from jsonargparse.typing import PositiveFloat
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lewm import checkpoint, runs
 from lewm.callbacks import PeakMemory, ProbeValidation, Throughput
 from lewm.datasets.datamodule import ClipDataModule
+from lewm.distributed import tells_of_a_lost_rank
 from lewm.environment import write_environment
-from lewm.errors import UserError
+from lewm.errors import SignalStop, UserError
+from lewm.guard import FiniteGuard
+from lewm.job import Job
 from lewm.module import LeWM
 from lewm.paths import make_folder, written_atomically
 from lewm.precision import FULL, MIXED, best_precision
-from lewm.saving import AtomicCheckpointIO, SaveAtEnd
+from lewm.replay import replay
+from lewm.saving import AtomicCheckpointIO, SaveEvery, StopOnSignal
 from lewm.settings import saved_precision, with_configs
 
 LOG = logging.getLogger("lewm")
+SESSIONS = itertools.count()
 EXAMPLES = {
     "fit": "Train a world model. Example: lewm fit --config demo --data.path data/two_room --trainer.max_steps 500",
     "validate": "Losses and health on the validation split. Example: lewm validate --resume runs/demo",
@@ -37,7 +47,9 @@ EXAMPLES = {
     "predict": "Write the test split's embeddings. Example: lewm predict --resume runs/demo",
 }
 PARTS = {"validate": "val", "test": "test", "predict": "test"}
+REPLAY = "run again the step at which a run stopped: the file that it named, and no other flags"
 PROBE_EVERY = "optimiser steps between linear probes of validation episodes, which do not change training; 0: none"
+TIMEOUT = "seconds without an answer after which a rank takes another one for lost and leaves"
 PROBE_TARGETS = "what they read: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null: what fits best"
 
 
@@ -60,41 +72,62 @@ class Session(LightningCLI):
     def add_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument("--name", type=str, default="lewm", help="runs are kept in trainer.default_root_dir/NAME")
         parser.add_argument("--resume", type=str | None, default=None, help="`auto`, a checkpoint or a run folder")
+        parser.add_argument("--replay", type=str | None, default=None, help=REPLAY)
         parser.add_argument("--checkpoint_every", type=int, default=1000, help="optimiser steps between checkpoints")
-        parser.add_argument("--keep", type=int, default=2, help="how many of them are kept")
+        parser.add_argument("--keep", type=int, default=2, help="how many of them are kept, 2 at least")
+        parser.add_argument("--timeout_s", type=PositiveFloat, default=600.0, help=TIMEOUT)
         parser.add_argument("--probe_every", type=int, default=0, help=PROBE_EVERY)
         parser.add_argument("--probe_targets", type=str | None, default=None, help=PROBE_TARGETS)
         parser.link_arguments("data.interface", "model.interface", apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
         self.runs = Path(self.config.trainer.default_root_dir or "runs") / self.config.name
-        self.run = runs.choose(self.runs, self.config.resume)
+        self.job = _job(self.config.timeout_s)
+        _check_ranks(self.job, self.config.trainer)
+        self.run = runs.choose(self.runs, self.config.resume, self.job)
         if self.command != "fit" and self.run.checkpoint is None:
             raise UserError(f"`lewm {self.command}` needs a model: --resume CKPT, a run folder, or auto")
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            self.job.leave(error)
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         _check_trainer(self.command, self.config.trainer, self.datamodule)
         if self.config.probe_every < 0:
             raise UserError(f"--probe_every is {self.config.probe_every}; it must be 0 (off) or more optimiser steps")
-        self.config.trainer.precision = self._precision()
+        if self.config.checkpoint_every < 1:
+            raise UserError(
+                f"--checkpoint_every is {self.config.checkpoint_every}; it must be at least 1 optimiser step"
+            )
+        if self.config.keep < 2:
+            raise UserError(
+                f"--keep is {self.config.keep}; at least 2 checkpoints are kept, lest the only one be damaged"
+            )
+        self.config.trainer.precision = self.job.decide(self._precision)
         kwargs |= {"plugins": [AtomicCheckpointIO()], "precision": self.config.trainer.precision}
+        if self.job.launcher == "srun":
+            kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))  # saving and leaving is ours
         claimed = None
         if self.command != "fit":
             kwargs["logger"] = False
             self.trainer_defaults["callbacks"] = []
         else:
             if self.run.folder is None:
-                claimed = runs.claim(self.runs)
+                claimed = runs.claim(self.runs, self.job)
                 self.run = runs.Run(claimed, self.run.checkpoint)
             kwargs |= self._for_training()
         runs.hand_down(self.run)
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
-            if claimed is not None:
+            if claimed is not None and self.job.rank == 0:
                 claimed.rmdir()
             raise UserError(f"trainer: {_one_line(error)}") from error
+        if isinstance(trainer.strategy, DDPStrategy):  # whichever way it was named or chosen
+            trainer.strategy._timeout = timedelta(seconds=self.config.timeout_s)
+        return trainer
 
     def _precision(self) -> str:
         """What is named; else what the run that is resumed had; else the best of this hardware.
@@ -116,7 +149,8 @@ class Session(LightningCLI):
         """Loggers and callbacks of a run that trains."""
         folder = self.run.folder
         assert folder is not None
-        callbacks = [Throughput(), PeakMemory(), SaveAtEnd(folder / "checkpoints")]
+        callbacks = [FiniteGuard(folder / "stopped"), Throughput(), PeakMemory()]
+        callbacks += [SaveEvery(folder / "checkpoints", self.config.checkpoint_every, self.config.keep), StopOnSignal()]
         if self.config.probe_every:
             callbacks.append(ProbeValidation(self.config.probe_every, self.config.probe_targets))
         loggers: dict[str, Any] = {}
@@ -124,7 +158,7 @@ class Session(LightningCLI):
             step = checkpoint.step_of(self.run.checkpoint) if self.run.checkpoint else None
             loggers["logger"] = [_csv_logger(folder, step), TensorBoardLogger(folder, name="tb", version="")]
             callbacks.append(LearningRateMonitor("step"))
-        callbacks += _checkpoint_callbacks(folder, self.config.checkpoint_every, self.config.keep, self.datamodule)
+        callbacks += _best_callback(folder / "checkpoints", self.datamodule)
         self.trainer_defaults["callbacks"] = callbacks
         return loggers
 
@@ -133,6 +167,8 @@ def main(command: str, argv: list[str]) -> int:
     """Run one of the four Lightning commands; returns the exit code."""
     _quiet()
     is_child = runs.VARIABLE in os.environ
+    if command == "fit" and (file := _file_to_replay(argv)) is not None:
+        return replay(file)
     try:
         session = Session(command, argv)
         if command == "fit":
@@ -142,9 +178,25 @@ def main(command: str, argv: list[str]) -> int:
         return _predict(session) if command == "predict" else _evaluate(session)
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(_one_line(error)) from error
+    except RuntimeError as error:
+        if not tells_of_a_lost_rank(error):
+            raise
+        raise UserError(
+            f"another rank was lost or has stopped answering ({_one_line(error)[:200]}); see what it said itself, and "
+            "go on from the last checkpoint with --resume auto"
+        ) from error
     finally:
         if not is_child:
             os.environ.pop(runs.VARIABLE, None)
+
+
+def _file_to_replay(argv: list[str]) -> str | None:
+    words = [part for word in argv for part in word.split("=", 1)] if argv and argv[0].startswith("--replay") else argv
+    if "--replay" not in words:
+        return None
+    if len(words) != 2 or words[0] != "--replay":
+        raise UserError("--replay takes one file and no other flags: everything else is in the file")
+    return words[1]
 
 
 def _fit(session: Session) -> int:
@@ -153,11 +205,9 @@ def _fit(session: Session) -> int:
     make_folder(run.folder / "checkpoints")
     lines: list[str] = []
     if trainer.global_rank == 0:
-        runs.set_aside(run)
-        session.config.resume = None  # the saved config begins a run like this one
-        session.parser.save(session.config, run.folder / "config.yaml", skip_none=False, overwrite=True)
         sheet = session.datamodule.describe()
-        write_environment(run.folder, sheet)
+        # Once the checkpoint is accepted: a run that cannot go on so stays as it was.
+        trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: _begin(session, sheet)))  # type: ignore[attr-defined]
         lines = [f"run folder: {run.folder}", *_announcement(session.model.model, sheet)]
         print("\n".join(lines), flush=True)
     start = str(run.checkpoint) if run.checkpoint else None
@@ -166,9 +216,11 @@ def _fit(session: Session) -> int:
         LOG.info(line)
     try:
         trainer.fit(session.model, datamodule=session.datamodule, ckpt_path=start, weights_only=True)
-    except SIGTERMException:
+    except SignalStop as stop:
+        return stop.exit_code
+    except SIGTERMException:  # before the first batch
         return 143
-    except SystemExit:  # how Lightning ends after Ctrl-C, once callbacks have saved
+    except SystemExit:  # how Lightning ends after a second Ctrl-C
         return 130
     finally:
         LOG.info(f"ended at step {trainer.global_step}")
@@ -176,6 +228,16 @@ def _fit(session: Session) -> int:
             LOG.removeHandler(log)
             log.close()
     return 0
+
+
+def _begin(session: Session, sheet: dict[str, Any]) -> None:
+    """Set aside what the run goes behind, and write what it is made from."""
+    folder = session.run.folder
+    assert folder is not None
+    runs.set_aside(session.run)
+    session.config.resume = None  # the saved config begins a run like this one
+    session.parser.save(session.config, folder / "config.yaml", skip_none=False, overwrite=True)
+    write_environment(folder, sheet)
 
 
 def _open_log(folder: Path) -> logging.Handler:
@@ -216,20 +278,9 @@ def _predict(session: Session) -> int:
     return 0
 
 
-def _checkpoint_callbacks(run: Path, every: int, keep: int, data: ClipDataModule) -> list[ModelCheckpoint]:
-    folder = run / "checkpoints"
-    newest = ModelCheckpoint(
-        folder,
-        filename="step={step}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=every,
-        monitor="step",
-        mode="max",
-        save_top_k=keep,
-        enable_version_counter=False,
-    )
+def _best_callback(folder: Path, data: ClipDataModule) -> list[ModelCheckpoint]:
     if len(data.dataset("val")) == 0:
-        return [newest]
+        return []
     best = ModelCheckpoint(
         folder,
         filename="best",
@@ -238,7 +289,7 @@ def _checkpoint_callbacks(run: Path, every: int, keep: int, data: ClipDataModule
         enable_version_counter=False,
         save_on_train_epoch_end=False,  # but after each validation
     )
-    return [newest, best]
+    return [best]
 
 
 def _csv_logger(run: Path, resumed_step: int | None) -> CSVLogger:
@@ -255,11 +306,7 @@ def _csv_logger(run: Path, resumed_step: int | None) -> CSVLogger:
 
 
 def _check_trainer(command: str, trainer: Any, data: ClipDataModule) -> None:
-    """Refuse what would fail later: more processes than cores, and validation after more batches than there are."""
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
-    wanted, cores = trainer.devices, os.cpu_count() or 1
-    if on_cpu and str(wanted).isdigit() and int(wanted) > cores:
-        raise UserError(f"trainer.devices is {wanted} but this machine has {cores} CPU cores; ask for at most {cores}")
+    """Refuse what would fail later: validation after more batches than there are."""
     if command != "fit":
         return
     batches, interval = len(data.train) // data.global_batch, trainer.val_check_interval
@@ -268,6 +315,41 @@ def _check_trainer(command: str, trainer: Any, data: ClipDataModule) -> None:
             f"trainer.val_check_interval is {interval} but an epoch has {batches} batches; lower it, or set "
             "trainer.check_val_every_n_epoch to null to count across epochs"
         )
+
+
+def _job(timeout_s: float) -> Job:
+    """The job of ranks that torchrun or srun started this process for, found as Lightning finds it."""
+    for launcher, kind in (("torchrun", TorchElasticEnvironment), ("srun", SLURMEnvironment)):
+        if kind.detect():
+            found = kind()
+            os.environ |= {"MASTER_ADDR": found.main_address, "MASTER_PORT": str(found.main_port)}
+            return Job(found.global_rank(), found.world_size(), timeout_s, launcher, next(SESSIONS))
+    return Job()
+
+
+def _check_ranks(job: Job, trainer: Any) -> None:
+    """Refuse another number of processes than were started, or than there are cores to start them on."""
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
+    here, nodes, cores = _devices_here(trainer.devices, on_cpu), trainer.num_nodes, os.cpu_count() or 1
+    if job.launcher and here * nodes != job.world:
+        raise UserError(
+            f"{job.launcher} started {job.world} ranks, but trainer.num_nodes x trainer.devices is {nodes} x {here}; "
+            "let them agree"
+        )
+    if not job.launcher and nodes > 1:
+        raise UserError(f"trainer.num_nodes is {nodes}: start `lewm fit` on every node by torchrun or srun")
+    if not job.launcher and on_cpu and here > cores:
+        raise UserError(f"trainer.devices is {here} but this machine has {cores} CPU cores; ask for at most {cores}")
+
+
+def _devices_here(wanted: Any, on_cpu: bool) -> int:
+    """How many devices of this node `trainer.devices` means: a number, a list, or `auto` for all."""
+    if isinstance(wanted, str) and not wanted.isdigit():
+        every = wanted in ("auto", "-1")
+        return (1 if on_cpu else torch.cuda.device_count()) if every else len([x for x in wanted.split(",") if x])
+    if isinstance(wanted, list):
+        return len(wanted)
+    return torch.cuda.device_count() if int(wanted) == -1 and not on_cpu else int(wanted)
 
 
 def _announcement(model: torch.nn.Module, sheet: dict[str, Any]) -> list[str]:

@@ -76,6 +76,16 @@ class LeWM(L.LightningModule):
         self.augment = Photometric(colour=augment_colour, light=augment_light, seed=seed)
         self.sigreg_weight, self.lr, self.weight_decay = sigreg_weight, lr, weight_decay
         self.warmup, self.schedule_epochs, self.seed = warmup, schedule_epochs, seed
+        self.objective = {  # what a loss depends on besides the model, as plain values
+            "sigreg_weight": sigreg_weight,
+            "sigreg_directions": sigreg_directions,
+            "sigreg_knots": sigreg_knots,
+            "sigreg_range": list(sigreg_range),
+            "augment_colour": augment_colour,
+            "augment_light": augment_light,
+            "seed": seed,
+        }
+        self.last_losses: dict[str, Tensor] = {}
         self.meter = HealthMeter(self.sigreg, sigreg_weight)
 
     def losses(self, batch: ClipBatch, step: int) -> tuple[Tensor, Tensor]:
@@ -93,20 +103,21 @@ class LeWM(L.LightningModule):
 
     def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
         # Dropout depends on (seed, step, rank) alone: a resumed run draws what an uninterrupted one does.
-        key = f"{self.seed}:{self.global_step}:{self.global_rank}".encode()
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
+        torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
+
+    def training_losses(self, batch: ClipBatch, step: int) -> dict[str, Tensor]:
+        """`loss` to minimise and its two terms, of augmented clips."""
+        batch = batch._replace(pixels=self.augment(batch.pixels, batch.index, step))
+        pred_loss, sigreg = self.losses(batch, step)
+        return {"loss": pred_loss + self.sigreg_weight * sigreg, "pred_loss": pred_loss, "sigreg": sigreg}
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
-        batch = batch._replace(pixels=self.augment(batch.pixels, batch.index, self.global_step))
-        pred_loss, sigreg = self.losses(batch, self.global_step)
-        loss = pred_loss + self.sigreg_weight * sigreg
-        if not torch.isfinite(loss):
-            clips = batch.index.tolist()
-            raise GuardStop(f"the loss is {loss.item()} at step {self.global_step}; clips {clips}; lower model.lr")
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
-        self.log("train/pred_loss", pred_loss.detach(), sync_dist=True)
-        self.log("train/sigreg", sigreg.detach())  # the global batch's own, equal on every rank
-        return loss
+        found = self.training_losses(batch, self.global_step)
+        self.last_losses = {name: value.detach() for name, value in found.items()}
+        self.log("train/loss", self.last_losses["loss"], prog_bar=True, sync_dist=True)
+        self.log("train/pred_loss", self.last_losses["pred_loss"], sync_dist=True)
+        self.log("train/sigreg", self.last_losses["sigreg"])  # the global batch's own, equal on every rank
+        return found["loss"]
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         self.meter.update(self.model, batch, batch_idx)
@@ -154,6 +165,12 @@ class LeWM(L.LightningModule):
         if not self.meter.sums:
             return
         health = self.meter.compute()
+        # Before a callback takes it for the best: NaN compares with nothing.
+        if self.trainer.state.fn == "fit" and not torch.isfinite(health["loss"]):
+            raise GuardStop(
+                f"the validation loss is {float(health['loss'])} at step {self.global_step}: the weights have "
+                "diverged; lower model.lr, or go on from an earlier checkpoint with --resume"
+            )
         for name, value in health.items():
             self.log(f"{part}/{name}", value.float())
         figures = ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(health.items()))
@@ -161,3 +178,9 @@ class LeWM(L.LightningModule):
         if self.global_step >= VERDICTS_FROM or part == "test":
             for verdict in verdicts({name: float(value) for name, value in health.items()}):
                 rank_zero_warn(f"step {self.global_step}: {verdict}")
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of everything random in one rank's training step: below 2^56."""
+    key = f"{seed}:{step}:{rank}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lewm.errors import UserError
@@ -37,10 +39,11 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextmanager
-def written_atomically(path: str | Path) -> Iterator[Path]:
+def written_atomically(path: str | Path, *, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced to disk and takes its place in one step.
 
-    On any error the temporary file is removed and what stood at `path` is untouched.
+    On any error the temporary file is removed and what stood at `path` is untouched. Where the disk is full the
+    UserError says how many bytes are free, and how many are `needed` if the caller knows.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -50,11 +53,20 @@ def written_atomically(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
-        ) from error
+        raise UserError(f"cannot write {path}: {_reason(error, path.parent, needed)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # in a folder that may no longer be written to, say: the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+
+
+def _reason(error: OSError, folder: Path, needed: int | None) -> str:
+    """What the system says, and what to do about it."""
+    why = error.strerror or str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{why}; free space or choose another place"
+    size = f"it needs {needed / 2**20:.1f} MiB, " if needed is not None else ""
+    free = shutil.disk_usage(folder).free / 2**20
+    return f"{why}: {size}{free:.1f} MiB are free; free space or choose another place"
 
 
 def sync(path: Path) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from lewm import checkpoint
 from lewm.errors import UserError
+from lewm.job import Job
 from lewm.paths import make_folder
 
-VARIABLE = "LEWM_RUN"  # hands the choice of the first process to those that it starts
+VARIABLE = "LEWM_RUN"  # hands the choice of the first process to those that it starts itself
+ALONE = Job()
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,17 @@ class Run:
     checkpoint: Path | None
 
 
-def choose(runs: Path, resume: str | None) -> Run:
-    """The run meant by `--resume`: none, `auto` for the newest that can be read, a checkpoint or a folder."""
+def choose(runs: Path, resume: str | None, job: Job = ALONE) -> Run:
+    """The run meant by `--resume`: none, `auto` for the newest that can be read, a checkpoint or a folder.
+
+    Of a job of several ranks rank 0 looks, when all of them are there, and the others are told.
+    """
     if VARIABLE in os.environ:
-        folder, found = json.loads(os.environ[VARIABLE])
-        return Run(Path(folder) if folder else None, Path(found) if found else None)
+        return _from_plain(json.loads(os.environ[VARIABLE]))
+    return _from_plain(job.decide(lambda: _plain(_choose(runs, resume))))
+
+
+def _choose(runs: Path, resume: str | None) -> Run:
     if resume is None:
         return Run(None, None)
     if resume != "auto":
@@ -44,8 +52,12 @@ def choose(runs: Path, resume: str | None) -> Run:
     return Run(newest.parent.parent, newest)
 
 
-def claim(runs: Path) -> Path:
-    """Make a new run's folder, named by date and time; two runs of one second get different ones."""
+def claim(runs: Path, job: Job = ALONE) -> Path:
+    """Make a new run's folder, named by date and time: one for all ranks of a job, another for each run of a second."""
+    return Path(job.decide(lambda: str(_claim(runs))))
+
+
+def _claim(runs: Path) -> Path:
     make_folder(runs)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
@@ -62,7 +74,16 @@ def claim(runs: Path) -> Path:
 
 def hand_down(run: Run) -> None:
     """Let processes that this one starts make the same choice."""
-    os.environ[VARIABLE] = json.dumps([str(p) if p else None for p in (run.folder, run.checkpoint)])
+    os.environ[VARIABLE] = json.dumps(_plain(run))
+
+
+def _plain(run: Run) -> list[str | None]:
+    return [str(path) if path else None for path in (run.folder, run.checkpoint)]
+
+
+def _from_plain(paths: list[str | None]) -> Run:
+    folder, found = (Path(path) if path else None for path in paths)
+    return Run(folder, found)
 
 
 def set_aside(run: Run) -> None:

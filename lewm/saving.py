@@ -1,16 +1,22 @@
-"""How a Trainer saves: checkpoints whole or not there, one at the end, one where a signal ends the run."""
+"""How a Trainer saves: checkpoints whole or not there, between two batches, also where a signal ends the run."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lewm import checkpoint as checkpoints
+from lewm.distributed import max_over_ranks
+from lewm.errors import SignalStop
+
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -27,22 +33,96 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class SaveAtEnd(Callback):
-    """A checkpoint of the last step, also where a person or the system interrupts the run."""
+class SaveEvery(Callback):
+    """A checkpoint every so many optimiser steps, one of the last, and one where a signal ends the run.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Saved between two batches, when all that belongs to the earlier one is done: its row is logged, a validation that is
+    due has ended and has named its best. Lightning's own callback saves before that, and a run killed in between goes
+    on without the row and the validation.
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
+    Args:
+        folder: where `step=N.ckpt` goes.
+        every: optimiser steps between two.
+        keep: how many are kept, the newest.
+    """
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.global_step > 0:
+    def __init__(self, folder: Path, every: int, keep: int) -> None:
+        self.folder, self.every, self.keep = folder, every, keep
+        self._saved = 0  # the step of the last one
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved = trainer.global_step
+        if trainer.is_global_zero:
+            for leftover in self.folder.glob(".*.tmp"):  # of a save that was killed
+                leftover.unlink()
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        # Every batch is an optimiser step. Lightning's count for the logs may be one ahead after a resume.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        if trainer.global_step % self.every == 0:
             self._save(trainer)
 
-    def _save(self, trainer: L.Trainer) -> None:
-        # Asked of the trainer's own record, equal on every rank, and not of the disk, where a stale one may lie.
-        saved = {getattr(callback, "_last_global_step_saved", None) for callback in trainer.checkpoint_callbacks}
-        path = self.folder / f"step={trainer.global_step}.ckpt"
-        if not trainer.fast_dev_run and not (trainer.global_step in saved and path.exists()):  # type: ignore[attr-defined]
-            trainer.save_checkpoint(path)
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer, in_batch=False)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        # Not after a KeyboardInterrupt: it comes anywhere, also while an optimiser's step has changed half the weights.
+        if isinstance(exception, SignalStop):
+            self._save(trainer)
+
+    def _save(self, trainer: L.Trainer, in_batch: bool = True) -> None:
+        if trainer.fast_dev_run or trainer.global_step == self._saved:  # type: ignore[attr-defined]
+            return
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        counts = (progress.current, progress.total) if in_batch else ()
+        for count in counts:  # the batch at hand was counted as ready: a run that goes on begins with it
+            count.ready -= 1
+        trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
+        for count in counts:
+            count.ready += 1
+        self._saved = trainer.global_step
+        if trainer.is_global_zero:
+            for old in checkpoints.newest_first(self.folder.parent)[self.keep :]:
+                old.unlink()
+
+
+class StopOnSignal(Callback):
+    """Ends the run between two batches, all ranks at the same one, where any got SIGTERM, SIGUSR1 or Ctrl-C.
+
+    Ranks get a scheduler's signal at different moments; one that left alone would leave the others waiting for it. A
+    validation under way is ended first. A second Ctrl-C ends the run at once; it goes on from its newest checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._received = self._agreed = 0
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+            self._before = {number: signal.signal(number, self._receive) for number in STOPPING}
+        if trainer.received_sigterm:  # before the first batch, by Lightning's handler
+            self._received = signal.SIGTERM
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        self._agreed = int(max_over_ranks(torch.tensor(self._received, device=pl_module.device)))
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        # Here and not where it was agreed: what the last batch logged has been written, validation has ended.
+        if self._agreed:
+            raise SignalStop(self._agreed)
+
+    def on_train_end(self, *args: Any) -> None:
+        self._restore()
+
+    def on_exception(self, *args: Any) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if number == self._received == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
+from lewm.datasets.hdf5 import HDF5_RAISES, check_size, first_line, said_of
 from lewm.datasets.violation import PLAIN, Clip, Nature
 from lewm.datasets.windows import action_blocks, clip_rows, frame_rows
 from lewm.errors import UserError
@@ -28,8 +29,8 @@ def is_clip_file(path: str | Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return "perturb_step" in file
-    except OSError:
-        return False  # not HDF5: whoever reads it as a data set says so
+    except HDF5_RAISES:
+        return False  # not HDF5, or damaged: whoever reads it as a data set says so
 
 
 def read_clip_file(path: str | Path, frameskip: int, max_clips: int) -> Trials:
@@ -39,7 +40,7 @@ def read_clip_file(path: str | Path, frameskip: int, max_clips: int) -> Trials:
     subsampling: its frames and actions are those of the undisturbed clip.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with _opened(path) as file, said_of(path):
         found = _datasets(file, path)
         kinds = _words(found["kind"], path)
         _check_shapes(found, kinds, path)
@@ -86,9 +87,9 @@ class _Each:
             for i in range(len(self)):
                 try:
                     frames = pixels[i]
-                except OSError as error:
+                except HDF5_RAISES as error:
                     raise UserError(
-                        f"{self._place(i)}: frames cannot be read ({str(error).splitlines()[0]}); restore the file"
+                        f"{self._place(i)}: frames cannot be read ({first_line(error)}); restore the file"
                     ) from error
                 yield self._trial(i, frames)
 
@@ -164,8 +165,8 @@ class _Each:
 def _opened(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"not a readable HDF5 file: {path} ({str(error).splitlines()[0]})") from error
+    except HDF5_RAISES as error:
+        raise UserError(f"not a readable HDF5 file: {path} ({first_line(error)})") from error
 
 
 def _datasets(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
@@ -174,6 +175,8 @@ def _datasets(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     missing = [name for name in COLUMNS if name not in found]
     if missing:
         raise UserError(f"no data set {missing[0]!r} in {path}; a file of clips has: {', '.join(COLUMNS)}")
+    for name, dataset in found.items():
+        check_size(dataset, f"`{name}` of {path}")
     return found
 
 

@@ -2,6 +2,12 @@
 
 import os
 import pickle
+import random
+import re
+import resource
+import signal
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,15 +57,88 @@ def test_a_failed_write_leaves_the_earlier_checkpoint_intact(tiny_model, tmp_pat
     checkpoint.save(tiny_model, path)
     before = path.read_bytes()
 
-    def full(content, target):
-        Path(target).write_bytes(b"half")
+    def full(content, file):
+        file.write(b"half")
         raise RuntimeError("[enforce fail at inline_container.cc:664] unexpected pos 64 vs 0")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match="disk may be full"):
+    with pytest.raises(UserError, match=f"cannot write {path}: .*choose another place"):
         checkpoint.save(tiny_model, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def limit_files(size: int) -> None:
+    """Let this process write no file longer than `size` bytes: a disk that fills up in the middle of a write."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def lose_permission(folder: Path) -> None:
+    """Take the right to write from this process, also where it is the superuser's."""
+    folder.chmod(0o555)
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+
+def in_child(work: Callable[[], None]) -> str:
+    """What a UserError raised by `work` in a process of its own says."""
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            work()
+        except UserError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(pid, 0)
+    with os.fdopen(read) as said:
+        return said.read()
+
+
+@pytest.mark.parametrize("fault", ["disk full", "permission lost"])
+def test_where_nothing_can_be_written_earlier_checkpoints_stay_and_the_reason_is_said(tiny_model, fault):
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        checkpoint.save(tiny_model, folder / "step=1.ckpt")
+        before = (folder / "step=1.ckpt").read_bytes()
+
+        def save() -> None:
+            limit_files(len(before) // 2) if fault == "disk full" else lose_permission(folder)
+            checkpoint.save(tiny_model, folder / "step=2.ckpt")
+
+        said = in_child(save)
+        folder.chmod(0o755)
+        assert f"cannot write {folder / 'step=2.ckpt'}" in said
+        if fault == "disk full":
+            assert re.search(r"File too large: it needs 0\.\d MiB, [\d.]+ MiB are free", said)
+        else:
+            assert "Permission denied" in said
+        assert [path.name for path in folder.iterdir()] == ["step=1.ckpt"]
+        assert (folder / "step=1.ckpt").read_bytes() == before
+        checkpoint.load(folder / "step=1.ckpt")
+
+
+def test_no_flipped_bit_gives_other_weights(tiny_model, tmp_path):
+    path = tmp_path / "m.ckpt"
+    checkpoint.save(tiny_model, path)
+    whole, rng = path.read_bytes(), random.Random(0)
+    expected, found = checkpoint.read(path), 0
+    for _ in range(200):
+        content = bytearray(whole)
+        content[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        try:
+            state = checkpoint.read(path)
+        except UserError:
+            found += 1
+        else:  # in a byte between the parts, which nobody reads
+            assert state["lewm"] == expected["lewm"]
+            assert all(torch.equal(x, expected["state_dict"][n]) for n, x in state["state_dict"].items())
+    assert found > 100
 
 
 def test_the_newest_valid_checkpoint_of_the_newest_run_is_found(tiny_model, tmp_path):

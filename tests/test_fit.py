@@ -284,6 +284,7 @@ def test_validate_test_and_predict_read_a_run(data, tmp_path, capsys):
 @pytest.mark.parametrize("name", [p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.yaml")])
 def test_every_shipped_config_trains_once_made_small(data, tmp_path, name):
     small = ("--data.image_size=null", "--trainer.max_steps=1", "--trainer.devices=1", "--trainer.strategy=auto")
+    small += ("--trainer.num_nodes=1",)
     small += ("--trainer.val_check_interval=1.0", "--trainer.check_val_every_n_epoch=1", "--name=lewm")
     assert fit(data, tmp_path, f"--config={name}", *small) == 0
     saved = yaml.safe_load((run_of(tmp_path) / "config.yaml").read_text())

@@ -11,6 +11,8 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "fit": 7,
     "callbacks": 6,
     "saving": 5,
+    "guard": 5,
+    "replay": 6,
     "settings": 4,
     "probes": 5,
     "module": 4,
@@ -31,6 +33,7 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "distributed": 0,
     "errors": 0,
     "paths": 1,
+    "job": 1,
     "arguments": 1,
     "environment": 2,
     "progress": 0,
@@ -38,7 +41,7 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "__init__": 1,
     "__main__": 8,
 }
-LIGHTNING = {"module", "callbacks", "saving", "fit", "cli"}
+LIGHTNING = {"module", "callbacks", "saving", "guard", "fit", "cli"}
 FORBIDDEN = {
     ("datasets", "model"),
     ("datasets", "loss"),

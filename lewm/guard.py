@@ -1,0 +1,98 @@
+"""Stops training where the loss or a gradient is not finite, before it reaches the weights, and keeps the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from lewm import checkpoint
+from lewm.clip import ClipBatch
+from lewm.distributed import max_over_ranks
+from lewm.errors import GuardStop, UserError
+from lewm.paths import make_folder
+
+NUM_NAMED = 8  # clips named in the message; the file holds all
+
+
+class FiniteGuard(Callback):
+    """Stops all ranks together at a loss or gradient that is NaN or infinite; logs the gradient norm otherwise.
+
+    The global batch, the weights it met and all that the loss depends on go to `folder/step=N.ckpt`, which
+    `lewm fit --replay` runs again. Gradients are those before clipping. With a gradient scaler (float16) only the loss
+    is watched, as the scaler itself skips steps of infinite gradients.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._batch: ClipBatch | None = None
+        self._last = "none"  # finite gradient norm
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._batch = batch
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        norm = total_norm(pl_module)
+        is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        watched = pl_module.last_losses["loss"] if is_scaled else pl_module.last_losses["loss"] + norm
+        if max_over_ranks((~torch.isfinite(watched)).to(torch.uint8)):
+            self._stop(trainer, pl_module)
+        pl_module.log("train/grad_norm", norm)
+        self._last = norm
+
+    def _stop(self, trainer: L.Trainer, module: Any) -> None:
+        step, losses = trainer.global_step, {name: float(x) for name, x in module.last_losses.items()}
+        batch = gathered(trainer, self._batch)
+        norms = ", ".join(f"{name} {norm:.3g}" for name, norm in norms_of_parts(module.model).items())
+        clips = batch.index.tolist()
+        more = f" and {len(clips) - NUM_NAMED} more" if len(clips) > NUM_NAMED else ""
+        kept = self._keep(module, batch, step, str(trainer.precision)) if trainer.is_global_zero else ""
+        raise GuardStop(
+            f"the loss is {losses['loss']:.4g} at step {step} (prediction {losses['pred_loss']:.4g}, SIGReg "
+            f"{losses['sigreg']:.4g}); gradient norms: {norms}, of all in the step before {_plain(self._last)}; clips "
+            f"{clips[:NUM_NAMED]}{more}; {kept}; lower model.lr, then go on from an earlier checkpoint with --resume"
+        )
+
+    def _keep(self, module: Any, batch: ClipBatch, step: int, precision: str) -> str:
+        path = self.folder / f"step={step}.ckpt"
+        about = {"step": step, "precision": precision, "objective": module.objective}
+        content = {
+            "lewm": checkpoint.describe(module.model),
+            "state_dict": {f"model.{name}": x for name, x in module.model.state_dict().items()},
+            "replay": about | {"batch": {name: x.cpu() for name, x in batch._asdict().items()}},
+        }
+        try:
+            make_folder(self.folder)
+            checkpoint.write(content, path)
+        except UserError as error:
+            return f"the batch could not be kept ({error})"
+        return f"`lewm fit --replay {path}` runs this step again"
+
+
+def total_norm(module: nn.Module) -> Tensor:
+    """L2 norm of all gradients: a scalar, NaN or infinite where one of them is."""
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def norms_of_parts(model: nn.Module) -> dict[str, float]:
+    """L2 norm of the gradients of each part of a model."""
+    return {name: float(total_norm(part)) for name, part in model.named_children()}
+
+
+def gathered(trainer: L.Trainer, batch: ClipBatch | None) -> ClipBatch:
+    """The global batch in its order: rank r holds every world-th clip from the r-th on."""
+    assert batch is not None
+    if trainer.world_size == 1:
+        return batch
+    # (ranks, b, ...) to (b, ranks, ...): the order before it was divided
+    return ClipBatch(*(trainer.strategy.all_gather(x).transpose(0, 1).flatten(0, 1) for x in batch))
+
+
+def _plain(norm: Any) -> str:
+    return norm if isinstance(norm, str) else f"{float(norm):.3g}"
