@@ -383,8 +383,16 @@ def _fail(message: str, code: int, debug: bool = False) -> int:
 
         traceback.print_exc()
     if speaks():
-        print(f"lewm: error: {message}", file=sys.stderr)
+        print(f"lewm: error: {_without_secrets(message)}", file=sys.stderr)
     return code
+
+
+def _without_secrets(message: str) -> str:
+    if "://" not in message:
+        return message
+    from lewm.datasets.remote import without_secrets
+
+    return without_secrets(message)
 
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:

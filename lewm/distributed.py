@@ -65,6 +65,14 @@ def max_over_ranks(x: Tensor) -> Tensor:
     return largest
 
 
+def for_sums(device: torch.device) -> torch.dtype:
+    """The type in which sums over rows are formed: float64, whose order of summation cannot be seen in float32.
+
+    Apple's GPUs have float32 only.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class _Normalise(torch.autograd.Function):
     """(x - mean) / std over the rows of all ranks, and their count, mean and variance.
 
@@ -76,7 +84,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         shape, dims = [1, -1] + [1] * (x.dim() - 2), [d for d in range(x.dim()) if d != 1]
-        wide = x.double()
+        wide = x.to(for_sums(x.device))
         sums = _total(torch.cat([wide.sum(dims), wide.new_tensor([x.numel() / x.shape[1]])]))
         count = sums[-1]
         mean = sums[:-1] / count
@@ -92,7 +100,7 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         y, rstd, count = ctx.saved_tensors
         shape, dims = [1, -1] + [1] * (y.dim() - 2), [d for d in range(y.dim()) if d != 1]
-        wide, scaled = grads[0].double(), y.double()
+        wide, scaled = (part.to(for_sums(y.device)) for part in (grads[0], y))
         means = _total(torch.stack([wide.sum(dims), (wide * scaled).sum(dims)])) / count
         dx = (wide - means[0].view(shape) - scaled * means[1].view(shape)) * rstd.view(shape)
         return dx.to(y.dtype), None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import warnings
@@ -18,7 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -30,7 +29,7 @@ from lewm.distributed import tells_of_a_lost_rank
 from lewm.environment import write_environment
 from lewm.errors import SignalStop, UserError
 from lewm.guard import FiniteGuard
-from lewm.job import Job
+from lewm.launch import check_ranks, job_of_launcher
 from lewm.module import LeWM
 from lewm.paths import make_folder, written_atomically
 from lewm.precision import FULL, MIXED, best_precision
@@ -39,7 +38,6 @@ from lewm.saving import AtomicCheckpointIO, SaveEvery, StopOnSignal
 from lewm.settings import saved_precision, with_configs
 
 LOG = logging.getLogger("lewm")
-SESSIONS = itertools.count()
 EXAMPLES = {
     "fit": "Train a world model. Example: lewm fit --config demo --data.path data/two_room --trainer.max_steps 500",
     "validate": "Losses and health on the validation split. Example: lewm validate --resume runs/demo",
@@ -82,8 +80,8 @@ class Session(LightningCLI):
 
     def instantiate_classes(self) -> None:
         self.runs = Path(self.config.trainer.default_root_dir or "runs") / self.config.name
-        self.job = _job(self.config.timeout_s)
-        _check_ranks(self.job, self.config.trainer)
+        self.job = job_of_launcher(self.config.timeout_s)
+        check_ranks(self.job, self.config.trainer)
         self.run = runs.choose(self.runs, self.config.resume, self.job)
         if self.command != "fit" and self.run.checkpoint is None:
             raise UserError(f"`lewm {self.command}` needs a model: --resume CKPT, a run folder, or auto")
@@ -315,41 +313,6 @@ def _check_trainer(command: str, trainer: Any, data: ClipDataModule) -> None:
             f"trainer.val_check_interval is {interval} but an epoch has {batches} batches; lower it, or set "
             "trainer.check_val_every_n_epoch to null to count across epochs"
         )
-
-
-def _job(timeout_s: float) -> Job:
-    """The job of ranks that torchrun or srun started this process for, found as Lightning finds it."""
-    for launcher, kind in (("torchrun", TorchElasticEnvironment), ("srun", SLURMEnvironment)):
-        if kind.detect():
-            found = kind()
-            os.environ |= {"MASTER_ADDR": found.main_address, "MASTER_PORT": str(found.main_port)}
-            return Job(found.global_rank(), found.world_size(), timeout_s, launcher, next(SESSIONS))
-    return Job()
-
-
-def _check_ranks(job: Job, trainer: Any) -> None:
-    """Refuse another number of processes than were started, or than there are cores to start them on."""
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
-    here, nodes, cores = _devices_here(trainer.devices, on_cpu), trainer.num_nodes, os.cpu_count() or 1
-    if job.launcher and here * nodes != job.world:
-        raise UserError(
-            f"{job.launcher} started {job.world} ranks, but trainer.num_nodes x trainer.devices is {nodes} x {here}; "
-            "let them agree"
-        )
-    if not job.launcher and nodes > 1:
-        raise UserError(f"trainer.num_nodes is {nodes}: start `lewm fit` on every node by torchrun or srun")
-    if not job.launcher and on_cpu and here > cores:
-        raise UserError(f"trainer.devices is {here} but this machine has {cores} CPU cores; ask for at most {cores}")
-
-
-def _devices_here(wanted: Any, on_cpu: bool) -> int:
-    """How many devices of this node `trainer.devices` means: a number, a list, or `auto` for all."""
-    if isinstance(wanted, str) and not wanted.isdigit():
-        every = wanted in ("auto", "-1")
-        return (1 if on_cpu else torch.cuda.device_count()) if every else len([x for x in wanted.split(",") if x])
-    if isinstance(wanted, list):
-        return len(wanted)
-    return torch.cuda.device_count() if int(wanted) == -1 and not on_cpu else int(wanted)
 
 
 def _announcement(model: torch.nn.Module, sheet: dict[str, Any]) -> list[str]:

@@ -83,7 +83,7 @@ class SaveEvery(Callback):
         self._saved = trainer.global_step
         if trainer.is_global_zero:
             for old in checkpoints.newest_first(self.folder.parent)[self.keep :]:
-                old.unlink()
+                trainer.strategy.remove_checkpoint(str(old))
 
 
 class StopOnSignal(Callback):

@@ -11,6 +11,7 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "fit": 7,
     "callbacks": 6,
     "saving": 5,
+    "launch": 5,
     "guard": 5,
     "replay": 6,
     "settings": 4,
@@ -41,7 +42,7 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "__init__": 1,
     "__main__": 8,
 }
-LIGHTNING = {"module", "callbacks", "saving", "guard", "fit", "cli"}
+LIGHTNING = {"module", "callbacks", "saving", "guard", "launch", "fit", "cli"}
 FORBIDDEN = {
     ("datasets", "model"),
     ("datasets", "loss"),

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lewm.distributed import sum_over_ranks
+from lewm.distributed import for_sums, sum_over_ranks
 from lewm.errors import UserError
 
 
@@ -71,11 +71,11 @@ class SIGReg(nn.Module):
         """Epps-Pulley statistic [1] of each column over the global batch, averaged over columns."""
         n = sum_over_ranks(weight.sum())
         angles = h[..., None] * self.t.to(h)  # (b, m, knots)
-        # In float64, where the order of summation, which ranks change, cannot be seen: what is left is a difference.
-        parts = [(weight[:, None, None] * x).sum(0, dtype=torch.float64) for x in (angles.cos(), angles.sin())]
+        wide = for_sums(h.device)  # ranks change the order of summation, and what is left is a small difference
+        parts = [(weight[:, None, None] * x).sum(0, dtype=wide) for x in (angles.cos(), angles.sin())]
         real, imaginary = sum_over_ranks(torch.stack(parts)) / n  # (m, knots)
-        error = (real - self.phi.double()).square() + imaginary.square()
-        return (n * (error @ self.weights.double()).mean()).to(h.dtype)
+        error = (real - self.phi.to(wide)).square() + imaginary.square()
+        return (n * (error @ self.weights.to(wide)).mean()).to(h.dtype)
 
     def gaussian_value(self) -> float:
         """Expectation of the statistic for N(0, I) samples: the integral of w(t) (1 - phi(t)^2), for any N."""
