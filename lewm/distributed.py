@@ -73,6 +73,15 @@ def for_sums(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def gather_over_ranks(x: Tensor) -> Tensor:
+    """Rows of all ranks, (ranks, ...), without gradient; each must hold as many."""
+    if world_size() == 1:
+        return x.detach()[None]
+    rows = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(rows, x.detach().contiguous())
+    return torch.stack(rows)
+
+
 class _Normalise(torch.autograd.Function):
     """(x - mean) / std over the rows of all ranks, and their count, mean and variance.
 

@@ -189,9 +189,9 @@ def main(command: str, argv: list[str]) -> int:
 
 
 def _file_to_replay(argv: list[str]) -> str | None:
-    words = [part for word in argv for part in word.split("=", 1)] if argv and argv[0].startswith("--replay") else argv
-    if "--replay" not in words:
+    if not any(word.partition("=")[0] == "--replay" for word in argv):
         return None
+    words = [*argv[0].split("=", 1), *argv[1:]]
     if len(words) != 2 or words[0] != "--replay":
         raise UserError("--replay takes one file and no other flags: everything else is in the file")
     return words[1]

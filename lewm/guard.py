@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lewm import checkpoint
 from lewm.clip import ClipBatch
-from lewm.distributed import max_over_ranks
+from lewm.distributed import gather_over_ranks, max_over_ranks
 from lewm.errors import GuardStop, UserError
 from lewm.paths import make_folder
 
@@ -48,19 +48,22 @@ class FiniteGuard(Callback):
 
     def _stop(self, trainer: L.Trainer, module: Any) -> None:
         step, losses = trainer.global_step, {name: float(x) for name, x in module.last_losses.items()}
-        batch = gathered(trainer, self._batch)
+        batch = gathered(self._batch)
         norms = ", ".join(f"{name} {norm:.3g}" for name, norm in norms_of_parts(module.model).items())
         clips = batch.index.tolist()
         more = f" and {len(clips) - NUM_NAMED} more" if len(clips) > NUM_NAMED else ""
-        kept = self._keep(module, batch, step, str(trainer.precision)) if trainer.is_global_zero else ""
+        path = self.folder / f"step={step}.ckpt"
+        kept = f"`lewm fit --replay {path}` runs this step again"
+        if trainer.is_global_zero:
+            kept = self._keep(path, module, batch, step, str(trainer.precision)) or kept
         raise GuardStop(
             f"the loss is {losses['loss']:.4g} at step {step} (prediction {losses['pred_loss']:.4g}, SIGReg "
             f"{losses['sigreg']:.4g}); gradient norms: {norms}, of all in the step before {_plain(self._last)}; clips "
             f"{clips[:NUM_NAMED]}{more}; {kept}; lower model.lr, then go on from an earlier checkpoint with --resume"
         )
 
-    def _keep(self, module: Any, batch: ClipBatch, step: int, precision: str) -> str:
-        path = self.folder / f"step={step}.ckpt"
+    def _keep(self, path: Path, module: Any, batch: ClipBatch, step: int, precision: str) -> str:
+        """Write the file; why it could not be written, if so."""
         about = {"step": step, "precision": precision, "objective": module.objective}
         content = {
             "lewm": checkpoint.describe(module.model),
@@ -72,7 +75,7 @@ class FiniteGuard(Callback):
             checkpoint.write(content, path)
         except UserError as error:
             return f"the batch could not be kept ({error})"
-        return f"`lewm fit --replay {path}` runs this step again"
+        return ""
 
 
 def total_norm(module: nn.Module) -> Tensor:
@@ -85,13 +88,11 @@ def norms_of_parts(model: nn.Module) -> dict[str, float]:
     return {name: float(total_norm(part)) for name, part in model.named_children()}
 
 
-def gathered(trainer: L.Trainer, batch: ClipBatch | None) -> ClipBatch:
+def gathered(batch: ClipBatch | None) -> ClipBatch:
     """The global batch in its order: rank r holds every world-th clip from the r-th on."""
     assert batch is not None
-    if trainer.world_size == 1:
-        return batch
     # (ranks, b, ...) to (b, ranks, ...): the order before it was divided
-    return ClipBatch(*(trainer.strategy.all_gather(x).transpose(0, 1).flatten(0, 1) for x in batch))
+    return ClipBatch(*(gather_over_ranks(x).transpose(0, 1).flatten(0, 1) for x in batch))
 
 
 def _plain(norm: Any) -> str:

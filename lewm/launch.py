@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from typing import Any
 
 import torch
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from lewm.errors import UserError
@@ -23,6 +25,16 @@ def job_of_launcher(timeout_s: float) -> Job:
             os.environ |= {"MASTER_ADDR": found.main_address, "MASTER_PORT": str(found.main_port)}
             return Job(found.global_rank(), found.world_size(), timeout_s, launcher, next(SESSIONS))
     return Job()
+
+
+def call_off_observer() -> None:
+    """Let this process end with a code of its own, where all ranks that Lightning started for it end together.
+
+    Lightning watches those from a thread, and kills its own process as soon as one has left with another code than 0.
+    """
+    for thread in threading.enumerate():
+        if isinstance(thread, _ChildProcessObserver):
+            thread._child_processes = []
 
 
 def check_ranks(job: Job, trainer: Any) -> None:

@@ -36,7 +36,7 @@ def replay(path: str | Path) -> int:
     losses["loss"].backward()
     norms = norms_of_parts(module.model)
     print(f"step {about['step']}, {len(batch.index)} clips, {about['precision']} on {device.type}")
-    print("losses: " + ", ".join(f"{name} {float(x):.6g}" for name, x in losses.items()))
+    print("losses: " + ", ".join(f"{name} {float(x.detach()):.6g}" for name, x in losses.items()))
     print("gradient norms: " + ", ".join(f"{name} {norm:.4g}" for name, norm in norms.items()))
     for line in _not_finite(module.model, batch, first):
         print(line)

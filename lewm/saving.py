@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lewm import checkpoint as checkpoints
 from lewm.distributed import max_over_ranks
 from lewm.errors import SignalStop
+from lewm.launch import call_off_observer
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -60,30 +61,40 @@ class SaveEvery(Callback):
         # Every batch is an optimiser step. Lightning's count for the logs may be one ahead after a resume.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         if trainer.global_step % self.every == 0:
-            self._save(trainer)
+            self._save_before_batch(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer, in_batch=False)
+        loop = trainer.fit_loop
+        is_whole = loop.epoch_loop._num_ready_batches_reached()
+        # Lightning counts the epoch as completed, also where a limit on steps ended the run in its midst.
+        self._save(trainer, [] if is_whole else _counts(loop.epoch_progress, "processed", "completed"))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         # Not after a KeyboardInterrupt: it comes anywhere, also while an optimiser's step has changed half the weights.
         if isinstance(exception, SignalStop):
-            self._save(trainer)
+            self._save_before_batch(trainer)
 
-    def _save(self, trainer: L.Trainer, in_batch: bool = True) -> None:
+    def _save_before_batch(self, trainer: L.Trainer) -> None:
+        # The batch at hand is counted as ready: a run that goes on begins with it.
+        self._save(trainer, _counts(trainer.fit_loop.epoch_loop.batch_progress, "ready"))
+
+    def _save(self, trainer: L.Trainer, too_high: list[tuple[Any, str]]) -> None:
+        """Save with those counts of Lightning's lowered by one."""
         if trainer.fast_dev_run or trainer.global_step == self._saved:  # type: ignore[attr-defined]
             return
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        counts = (progress.current, progress.total) if in_batch else ()
-        for count in counts:  # the batch at hand was counted as ready: a run that goes on begins with it
-            count.ready -= 1
+        for count, name in too_high:
+            setattr(count, name, getattr(count, name) - 1)
         trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
-        for count in counts:
-            count.ready += 1
+        for count, name in too_high:
+            setattr(count, name, getattr(count, name) + 1)
         self._saved = trainer.global_step
         if trainer.is_global_zero:
             for old in checkpoints.newest_first(self.folder.parent)[self.keep :]:
                 trainer.strategy.remove_checkpoint(str(old))
+
+
+def _counts(progress: Any, *names: str) -> list[tuple[Any, str]]:
+    return [(count, name) for count in (progress.current, progress.total) for name in names]
 
 
 class StopOnSignal(Callback):
@@ -115,6 +126,7 @@ class StopOnSignal(Callback):
         self._restore()
 
     def on_exception(self, *args: Any) -> None:
+        call_off_observer()  # whatever it is, all ranks leave
         self._restore()
 
     def _receive(self, number: int, frame: Any) -> None:

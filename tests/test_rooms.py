@@ -11,7 +11,7 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "fit": 7,
     "callbacks": 6,
     "saving": 5,
-    "launch": 5,
+    "launch": 4,
     "guard": 5,
     "replay": 6,
     "settings": 4,

@@ -102,6 +102,17 @@ def test_a_run_goes_on_from_any_of_its_checkpoints_to_the_same_weights_log_and_b
     ]
 
 
+@pytest.mark.parametrize("end", [5, 7])  # with an epoch, and in its midst
+def test_a_run_that_ended_goes_on_for_longer_as_if_it_had_not(data, tmp_path, end):
+    fixed = ("--model.schedule_epochs=4",)
+    assert fit(data, tmp_path / "whole", *STEPS, *fixed) == 0
+    assert fit(data, tmp_path / "part", *STEPS, *fixed, f"--trainer.max_steps={end}") == 0
+    assert fit(data, tmp_path / "part", *STEPS, *fixed, "--resume=auto") == 0
+    part, whole = run_of(tmp_path / "part"), run_of(tmp_path / "whole")
+    assert logged(part) == logged(whole)
+    assert all(torch.equal(x, final_weights(whole)[name]) for name, x in final_weights(part).items())
+
+
 def best_weights(run: Path) -> dict[str, torch.Tensor]:
     return checkpoint.read(run / "checkpoints" / "best.ckpt")["state_dict"]
 
