@@ -24,11 +24,12 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
+# A file's tests run in one process, several files at a time.
 test: $(READY)
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 test-slow: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 # Collects Two-Room, trains on the CPU, probes, shows the impossible, and names report.html: minutes on two cores.
 demo: $(READY)

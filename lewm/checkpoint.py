@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -63,12 +62,12 @@ def read(path: str | Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols of foreign files
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever hostile bytes make of torch's reader
         raise UserError(f"not a readable checkpoint: {path}; it may be damaged or of another tool") from error
     if not isinstance(content, dict) or "lewm" not in content or "state_dict" not in content:
         raise UserError(f"no lewm checkpoint: {path}; its tensors come without the description of a model")
     about = content["lewm"]
-    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int) or "interface" not in about:
         raise UserError(f"not a readable checkpoint: {path}; its description of the model is damaged")
     if about["format"] > FORMAT:
         raise UserError(f"{path} was written by lewm {about.get('version')}; install that version or later")
@@ -155,14 +154,16 @@ def _by_step(path: Path) -> tuple[bool, int, str]:
 
 def newest_first(folder: str | Path) -> list[Path]:
     """Checkpoints of a run, or of the newest run in a folder of runs that has any, newest first."""
-    folder = Path(folder)
-    runs = [folder, *sorted((p for p in folder.iterdir() if p.is_dir()), reverse=True)]
-    for run in runs:
-        found = {path: step_of(path) for path in run.glob("checkpoints/step=*.ckpt")}
-        steps = {path: step for path, step in found.items() if step is not None}
-        if steps:
-            return sorted(steps, key=lambda path: steps[path], reverse=True)
-    return []
+    return next((found for run in _runs(Path(folder)) if (found := _of_run(run))), [])
+
+
+def _runs(folder: Path) -> list[Path]:
+    return [folder, *sorted((p for p in folder.iterdir() if p.is_dir()), reverse=True)]
+
+
+def _of_run(run: Path) -> list[Path]:
+    steps = {path: step for path in run.glob("checkpoints/step=*.ckpt") if (step := step_of(path)) is not None}
+    return sorted(steps, key=lambda path: steps[path], reverse=True)
 
 
 def step_of(path: Path) -> int | None:
@@ -171,10 +172,24 @@ def step_of(path: Path) -> int | None:
     return int(number) if number.isdigit() else None
 
 
+def steps_trained(path: Path) -> int:
+    """Optimiser steps behind a checkpoint: from its name, or for `best.ckpt` and the like from what it holds."""
+    step = step_of(path)
+    return step if step is not None else int(read(path).get("global_step", 0))
+
+
+def check_resumable(path: Path) -> None:
+    """UserError for a checkpoint from which training cannot go on: a model alone, or the step of a stopped run."""
+    if not {"optimizer_states", "loops"} <= read(path).keys():
+        raise UserError(
+            f"{path} holds a model without the state of its training; --resume takes a run or RUN/checkpoints/*"
+        )
+
+
 def newest_valid(folder: str | Path) -> tuple[Path | None, list[Path]]:
-    """The newest checkpoint that can be read, and those that were skipped on the way to it."""
+    """The newest checkpoint of the newest run that has one that can be read, and those skipped on the way to it."""
     skipped = []
-    for path in newest_first(folder):
+    for path in (path for run in _runs(Path(folder)) for path in _of_run(run)):
         try:
             read(path)
         except UserError:

@@ -139,7 +139,7 @@ class BatchNormOverRanks(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         single = world_size() == 1 and input.numel() == input.shape[1]  # has no variance: torch's own says so
-        if not self.training or self.running_mean is None or single:
+        if not self.training or single:
             return self.after(super().forward(input))
         with torch.autocast(device_type=input.device.type, enabled=False):
             y = self._normalise(input.float() if input.dtype != torch.float64 else input).to(input.dtype)
@@ -148,7 +148,8 @@ class BatchNormOverRanks(_BatchNorm):
     def _normalise(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         y, count, mean, var = _Normalise.apply(x, self.eps)  # type: ignore[misc]
-        self._track(mean, var, count)
+        if self.running_mean is not None:
+            self._track(mean, var, count)
         shape = [1, -1] + [1] * (x.dim() - 2)
         return y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y
 

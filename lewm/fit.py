@@ -27,7 +27,7 @@ from lewm.callbacks import PeakMemory, ProbeValidation, Throughput
 from lewm.datasets.datamodule import ClipDataModule
 from lewm.distributed import tells_of_a_lost_rank
 from lewm.environment import write_environment
-from lewm.errors import SignalStop, UserError
+from lewm.errors import GuardStop, SignalStop, UserError
 from lewm.guard import FiniteGuard
 from lewm.launch import check_ranks, job_of_launcher
 from lewm.module import LeWM
@@ -86,7 +86,10 @@ class Session(LightningCLI):
         if self.command != "fit" and self.run.checkpoint is None:
             raise UserError(f"`lewm {self.command}` needs a model: --resume CKPT, a run folder, or auto")
         try:
+            if self.command == "fit" and self.run.checkpoint is not None:
+                checkpoint.check_resumable(self.run.checkpoint)
             super().instantiate_classes()
+            self.job.decide(lambda: None)  # all of them have come so far
         except Exception as error:
             self.job.leave(error)
             raise
@@ -153,7 +156,7 @@ class Session(LightningCLI):
             callbacks.append(ProbeValidation(self.config.probe_every, self.config.probe_targets))
         loggers: dict[str, Any] = {}
         if self.config.trainer.logger is None:
-            step = checkpoint.step_of(self.run.checkpoint) if self.run.checkpoint else None
+            step = checkpoint.steps_trained(self.run.checkpoint) if self.run.checkpoint else None
             loggers["logger"] = [_csv_logger(folder, step), TensorBoardLogger(folder, name="tb", version="")]
             callbacks.append(LearningRateMonitor("step"))
         callbacks += _best_callback(folder / "checkpoints", self.datamodule)
@@ -177,7 +180,7 @@ def main(command: str, argv: list[str]) -> int:
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(_one_line(error)) from error
     except RuntimeError as error:
-        if not tells_of_a_lost_rank(error):
+        if isinstance(error, GuardStop) or not tells_of_a_lost_rank(error):
             raise
         raise UserError(
             f"another rank was lost or has stopped answering ({_one_line(error)[:200]}); see what it said itself, and "
@@ -234,7 +237,8 @@ def _begin(session: Session, sheet: dict[str, Any]) -> None:
     assert folder is not None
     runs.set_aside(session.run)
     session.config.resume = None  # the saved config begins a run like this one
-    session.parser.save(session.config, folder / "config.yaml", skip_none=False, overwrite=True)
+    with written_atomically(folder / "config.yaml") as temporary:
+        temporary.write_text(session.parser.dump(session.config, skip_none=False), encoding="utf-8")
     write_environment(folder, sheet)
 
 

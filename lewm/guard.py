@@ -14,6 +14,7 @@ from lewm import checkpoint
 from lewm.clip import ClipBatch
 from lewm.distributed import gather_over_ranks, max_over_ranks
 from lewm.errors import GuardStop, UserError
+from lewm.launch import call_off_observer
 from lewm.paths import make_folder
 
 NUM_NAMED = 8  # clips named in the message; the file holds all
@@ -47,6 +48,7 @@ class FiniteGuard(Callback):
         self._last = norm
 
     def _stop(self, trainer: L.Trainer, module: Any) -> None:
+        call_off_observer()  # other ranks may have left before the file is written
         step, losses = trainer.global_step, {name: float(x) for name, x in module.last_losses.items()}
         batch = gathered(self._batch)
         norms = ", ".join(f"{name} {norm:.3g}" for name, norm in norms_of_parts(module.model).items())
@@ -54,12 +56,13 @@ class FiniteGuard(Callback):
         more = f" and {len(clips) - NUM_NAMED} more" if len(clips) > NUM_NAMED else ""
         path = self.folder / f"step={step}.ckpt"
         kept = f"`lewm fit --replay {path}` runs this step again"
-        if trainer.is_global_zero:
-            kept = self._keep(path, module, batch, step, str(trainer.precision)) or kept
+        why_not = self._keep(path, module, batch, step, str(trainer.precision)) if trainer.is_global_zero else ""
+        if max_over_ranks(batch.weight.new_tensor(float(bool(why_not)))):  # and nobody leaves before it is written
+            kept = why_not or "the batch could not be kept"
         raise GuardStop(
             f"the loss is {losses['loss']:.4g} at step {step} (prediction {losses['pred_loss']:.4g}, SIGReg "
             f"{losses['sigreg']:.4g}); gradient norms: {norms}, of all in the step before {_plain(self._last)}; clips "
-            f"{clips[:NUM_NAMED]}{more}; {kept}; lower model.lr, then go on from an earlier checkpoint with --resume"
+            f"{clips[:NUM_NAMED]}{more}; {kept}; go on from an earlier checkpoint with --resume and a lower --model.lr"
         )
 
     def _keep(self, path: Path, module: Any, batch: ClipBatch, step: int, precision: str) -> str:

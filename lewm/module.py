@@ -157,6 +157,13 @@ class LeWM(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Statistics are the checkpoint's, whatever data it meets now.
         self.model.adopt(Interface.from_dict(checkpoint["lewm"]["interface"]))
+        # Rate and decay are this run's, if it names others: what a run that diverged goes on with.
+        for group in (g for state in checkpoint.get("optimizer_states", []) for g in state["param_groups"]):
+            if group["initial_lr"] != self.lr:
+                group["lr"] *= self.lr / group["initial_lr"]
+            group["initial_lr"], group["weight_decay"] = self.lr, self.weight_decay
+        for state in checkpoint.get("lr_schedulers", []):
+            state["base_lrs"] = [self.lr] * len(state["base_lrs"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lewm"] = describe(self.model)

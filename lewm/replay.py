@@ -18,7 +18,8 @@ from lewm.module import LeWM, step_seed
 def replay(path: str | Path) -> int:
     """Print losses, gradient norms and the first part whose output is not finite; 3 if one is found, else 0.
 
-    Weights, clips, directions, augmentation and precision are those of the step; dropout is that of one process.
+    Weights, clips, directions, augmentation and mixed precision are those of the step (other precisions: float32);
+    dropout is that of one process.
     """
     content = checkpoint.read(path)
     if "replay" not in content:

@@ -89,10 +89,11 @@ def _from_plain(paths: list[str | None]) -> Run:
 def set_aside(run: Run) -> None:
     """Rename checkpoints later than the one a run goes on from, which `auto` would otherwise take for its newest."""
     assert run.folder is not None
-    if run.checkpoint is None or checkpoint.step_of(run.checkpoint) is None:
+    if run.checkpoint is None:
         return
+    begun = checkpoint.steps_trained(run.checkpoint)
     for path in checkpoint.newest_first(run.folder):
-        if (checkpoint.step_of(path) or 0) > (checkpoint.step_of(run.checkpoint) or 0):
+        if (checkpoint.step_of(path) or 0) > begun:
             path.rename(path.with_name(f"superseded-{path.name}"))
             print(f"lewm: set aside {path.name}: the run goes on from {run.checkpoint.name}", file=sys.stderr)
 

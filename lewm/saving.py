@@ -52,7 +52,9 @@ class SaveEvery(Callback):
         self._saved = 0  # the step of the last one
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._saved = trainer.global_step
+        step = trainer.global_step
+        is_there = trainer.strategy.broadcast((self.folder / f"step={step}.ckpt").exists())
+        self._saved = step if is_there or step == 0 else -1  # from `best.ckpt`, or from another run's
         if trainer.is_global_zero:
             for leftover in self.folder.glob(".*.tmp"):  # of a save that was killed
                 leftover.unlink()
@@ -136,5 +138,5 @@ class StopOnSignal(Callback):
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
         self._before = {}

@@ -52,4 +52,10 @@ def saved_precision(path: Path) -> str | None:
     run = checkpoint.run_folder(path)
     if run is None or not (run / "config.yaml").is_file():
         return None
-    return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")).get("trainer", {}).get("precision")
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        return config["trainer"]["precision"]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{run / 'config.yaml'} is damaged; restore it, or name --config and --trainer.precision"
+        ) from error

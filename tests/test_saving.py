@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY_FLAGS, flat_columns
-from test_fit import final_weights, fit, run_of
+from test_fit import final_weights, fit, losses, run_of
 
 from lewm import checkpoint
 from lewm.datasets.datamodule import ClipDataset
@@ -111,6 +111,54 @@ def test_a_run_that_ended_goes_on_for_longer_as_if_it_had_not(data, tmp_path, en
     part, whole = run_of(tmp_path / "part"), run_of(tmp_path / "whole")
     assert logged(part) == logged(whole)
     assert all(torch.equal(x, final_weights(whole)[name]) for name, x in final_weights(part).items())
+
+
+def test_a_run_that_goes_on_from_its_best_sets_later_checkpoints_aside_and_ends_alike(data, whole, tmp_path, capsys):
+    assert fit(data, tmp_path, *STEPS) == 0
+    run = run_of(tmp_path)
+    step = checkpoint.steps_trained(run / "checkpoints" / "best.ckpt")
+    assert step < 11
+    assert fit(data, tmp_path, *STEPS, f"--resume={run / 'checkpoints' / 'best.ckpt'}") == 0
+    assert "set aside step=11.ckpt" in capsys.readouterr().err
+    assert logged(run) == logged(whole)
+    assert checkpoint.step_of(checkpoint.resolve(run)) == 11
+    assert all(torch.equal(x, final_weights(whole)[name]) for name, x in final_weights(run).items())
+
+
+def test_a_run_goes_on_with_the_learning_rate_and_decay_that_it_is_given(data, tmp_path):
+    fixed = ("--model.schedule_epochs=4", "--model.warmup=0")
+    assert fit(data, tmp_path / "whole", *STEPS, *fixed) == 0
+    assert fit(data, tmp_path / "part", *STEPS, *fixed, "--trainer.max_steps=6") == 0
+    flags = ("--resume=auto", "--model.lr=1e-4", "--model.weight_decay=0.5")
+    assert fit(data, tmp_path / "part", *STEPS, *fixed, *flags) == 0
+    rates, before = (losses(run_of(tmp_path / name), "lr-AdamW") for name in ("part", "whole"))
+    assert rates[:6] == before[:6]
+    assert rates[6:] == pytest.approx([0.1 * rate for rate in before[6:]])
+    (state,) = checkpoint.read(checkpoint.resolve(run_of(tmp_path / "part")))["optimizer_states"]
+    assert state["param_groups"][0]["weight_decay"] == 0.5
+
+
+def test_a_model_without_the_state_of_its_training_is_not_gone_on_from(data, tmp_path, tiny_run, capsys):
+    assert fit(data, tmp_path, *STEPS, f"--resume={checkpoint.resolve(tiny_run)}") == 2
+    assert "without the state of its training" in capsys.readouterr().err
+    assert not list(tmp_path.glob("lewm/*"))
+
+
+def test_a_damaged_config_of_the_run_is_said_in_one_line(data, tmp_path, capsys):
+    assert fit(data, tmp_path, *STEPS, "--trainer.max_steps=2") == 0
+    (run_of(tmp_path) / "config.yaml").write_text("")
+    assert fit(data, tmp_path, *STEPS, "--resume=auto", "--trainer.precision=null") == 2
+    assert "config.yaml is damaged" in capsys.readouterr().err
+
+
+def test_where_all_of_the_newest_run_is_damaged_an_older_one_is_found(tiny_model, tmp_path):
+    for run in ("20260101-000000", "20260102-000000"):
+        (tmp_path / run / "checkpoints").mkdir(parents=True)
+        checkpoint.save(tiny_model, tmp_path / run / "checkpoints" / "step=3.ckpt")
+    damaged = tmp_path / "20260102-000000" / "checkpoints" / "step=3.ckpt"
+    damaged.write_bytes(b"junk")
+    found, skipped = checkpoint.newest_valid(tmp_path)
+    assert (found, skipped) == (tmp_path / "20260101-000000" / "checkpoints" / "step=3.ckpt", [damaged])
 
 
 def best_weights(run: Path) -> dict[str, torch.Tensor]:

@@ -91,3 +91,8 @@ def test_the_gradient_is_exact():
     sigreg = SIGReg(directions=4)
     z = torch.randn(6, 1, 3, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda x: sigreg(x, 0), (z,))
+
+
+def test_a_batch_of_nothing_but_padding_has_a_finite_value():
+    z = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.isfinite(SIGReg(directions=16)(z, 0, torch.zeros(4)))

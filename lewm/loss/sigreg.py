@@ -69,7 +69,7 @@ class SIGReg(nn.Module):
 
     def statistic(self, h: Float[Tensor, "b m"], weight: Float[Tensor, " b"]) -> Float[Tensor, ""]:
         """Epps-Pulley statistic [1] of each column over the global batch, averaged over columns."""
-        n = sum_over_ranks(weight.sum())
+        n = sum_over_ranks(weight.sum()).clamp(min=1)  # a batch may hold nothing but padding
         angles = h[..., None] * self.t.to(h)  # (b, m, knots)
         wide = for_sums(h.device)  # ranks change the order of summation, and what is left is a small difference
         parts = [(weight[:, None, None] * x).sum(0, dtype=wide) for x in (angles.cos(), angles.sin())]
