@@ -202,7 +202,7 @@ def test_a_signal_to_the_whole_group_leaves_workers_alive_until_the_run_has_save
         assert time.monotonic() < deadline, "the run never began"
         time.sleep(0.1)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == (130 if number == signal.SIGINT else 143), errors
     assert "error" not in errors
     assert checkpoint.step_of(checkpoint.resolve(run_of(tmp_path))) > 0
