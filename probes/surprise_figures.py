@@ -132,9 +132,11 @@ def scores(steps: Steps) -> Figure:
                 ax.scatter(values, y + rng.uniform(-0.25, 0.25, len(values)), s=7, alpha=0.5, color=colour, lw=0)
                 ax.plot([np.median(values)] * 2, [y - 0.36, y + 0.36], color=BLACK, lw=1.8)
             low, high = (end(list(map(end, rows.values()))) for end in (np.min, np.max))
-            if low > 0 and high > 3 * low:
+            if low > 0 and high > 10 * low:
                 ax.set_xscale("log")
                 readable(ax.xaxis)
+            else:
+                ax.locator_params(axis="x", nbins=5)
             ax.set(title=SCORERS[scorer][0], ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
             ax.set_yticklabels(list(rows) if i % columns == 0 else [])
             ax.set(xlabel="largest step" if i // columns == (len(names) - 1) // columns else "")

@@ -1,4 +1,5 @@
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -202,3 +203,22 @@ def test_depths_have_a_panel_for_each_nature_and_many_kinds_one_more_row_for_cal
     assert titles(depths(made(MANY)[0])) == rows
     lines = depths(made(THREE, depth=1)[0]).axes[0].get_lines()
     assert [list(line.get_xdata()) for line in lines[:4]] == [[1]] * 4  # two kinds, plain and calibrated
+
+
+@pytest.mark.parametrize("low, high", [(0.0011, 0.0042), (0.011, 0.12), (0.9, 310.0), (3.4, 5.2), (1200.0, 9100.0)])
+def test_tick_labels_of_scores_stand_apart(low, high):
+    steps, _ = made(CLASSIC, n=30)
+    rng = np.random.default_rng(0)
+    for values in steps.by_scorer.values():
+        values[:] = rng.uniform(low, high, values.shape)
+        values[0], values[1] = low, high
+    figure = scores(steps)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        seen = [label.get_window_extent() for label in ax.get_xticklabels() if shown_on(ax, label)]
+        assert len(seen) >= 2
+        assert all(left.x1 + 2 < right.x0 for left, right in pairwise(seen))
+
+
+def shown_on(ax, label):
+    return label.get_text() and min(ax.get_xlim()) <= label.get_position()[0] <= max(ax.get_xlim())
