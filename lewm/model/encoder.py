@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lewm.distributed import batch_norms_over_ranks
 from lewm.errors import UserError
+from lewm.model.patches import project_patches
 
 
 class Encoder(nn.Module):
@@ -33,6 +34,7 @@ class Encoder(nn.Module):
         self.width = _output_width(self.backbone, image_size, channels)
         batch_norms_over_ranks(self.backbone)
         if isinstance(self.backbone, VisionTransformer):
+            project_patches(self.backbone)
             for module in self.backbone.modules():
                 if isinstance(module, nn.LayerNorm):
                     module.eps = 1e-12
