@@ -8,10 +8,10 @@ from lewm.model.encoder import Encoder
 from lewm.model.patches import PatchProjection, project_patches
 
 
-def backbone(**settings):
-    embedding = nn.Module()
+def backbone(**settings: Any) -> Any:
+    embedding: Any = nn.Module()
     embedding.proj = nn.Conv2d(3, 48, 8, **{"stride": 8, **settings})
-    whole = nn.Module()
+    whole: Any = nn.Module()
     whole.patch_embed = embedding
     return whole
 
@@ -63,7 +63,7 @@ def test_a_vit_has_its_patches_projected_with_the_names_and_the_start_of_timm():
 
     kwargs: dict[str, Any] = {"patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 3}
     torch.manual_seed(0)
-    encoder = Encoder("vit_tiny_patch16_224", image_size=32, **kwargs)
+    encoder: Any = Encoder("vit_tiny_patch16_224", image_size=32, **kwargs)
     torch.manual_seed(0)
     plain = timm.create_model("vit_tiny_patch16_224", img_size=32, pretrained=False, num_classes=0, **kwargs)
     assert isinstance(encoder.backbone.patch_embed.proj, PatchProjection)
