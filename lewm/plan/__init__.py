@@ -1,0 +1,31 @@
+"""Everything that chooses actions: solvers by name. They know a model only by the protocol of `lewm.plan.protocol`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lewm.errors import UserError
+
+if TYPE_CHECKING:
+    from lewm.plan.protocol import Planner
+
+SOLVERS = {
+    "cem": ("lewm.plan.cem", "CEM"),
+    "icem": ("lewm.plan.icem", "ICEM"),
+    "mppi": ("lewm.plan.mppi", "MPPI"),
+    "gradient": ("lewm.plan.gradient", "Gradient"),
+    "shooting": ("lewm.plan.shooting", "RandomShooting"),
+    "random": ("lewm.plan.shooting", "RandomPolicy"),
+}
+
+
+def make_solver(name: str, **settings: Any) -> Planner:
+    """A solver with its own settings; UserError for an unknown name or setting, or a value that makes no sense."""
+    if name not in SOLVERS:
+        raise UserError(f"no solver {name!r}; one of {', '.join(SOLVERS)}")
+    module, attribute = SOLVERS[name]
+    try:
+        return getattr(import_module(module), attribute)(**settings)
+    except TypeError as error:
+        raise UserError(f"solver {name}: {str(error).split('() ')[-1]}") from error

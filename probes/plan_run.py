@@ -1,0 +1,230 @@
+"""`lewm plan`: goal-reaching by MPC in latent space, judged under a protocol, beside a random policy."""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lewm import checkpoint as checkpoints
+from lewm.datasets.schema import open_source
+from lewm.envs.predicates import TwoRoomRules, rules_of
+from lewm.envs.restored import restored_world
+from lewm.errors import UserError
+from lewm.plan import make_solver
+from lewm.plan.cost import COSTS
+from lewm.plan.evaluate import Evaluation, Rollout, evaluate, random_policy
+from lewm.plan.manifest import Manifest
+from lewm.plan.mpc import MPC
+from lewm.plan.protocol import Planner
+from lewm.plan.protocols import protocol_of
+from lewm.plan.space import ActionSpace
+from lewm.probes import plan_scores as scores
+from lewm.probes import results as io
+from lewm.probes.features import device_of
+from lewm.probes.plan_figures import block_distances, plan_figures
+from lewm.probes.plan_pairs import AUTO, check_look, check_world, find_pairs, goals_of, held_out, tasks_of
+from lewm.probes.plan_tables import print_plan
+from lewm.probes.setting import check_fits, prepare
+
+ELITE_SHARE = 10  # of the samples one in ten is an elite, as in the paper
+SHOWN = 4  # pairs whose frames are drawn
+WITH_ELITES = ("cem", "icem")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What was run: the planner and the random policy on the same pairs under the same seeds."""
+
+    manifest: Manifest
+    planned: Evaluation
+    random: Evaluation
+    goals: list[np.ndarray]  # true states
+    rules: TwoRoomRules
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The episode of each pair, as a number."""
+        return np.unique([pair.episode for pair in self.manifest.pairs], return_inverse=True)[1]
+
+    def distances(self, rollout: Rollout) -> np.ndarray:
+        """True distance to the goal at the start and after every step."""
+        goal = self.goals[[pair.key for pair in self.manifest.pairs].index(rollout.key)]
+        return np.array([self.rules.distance(state, goal) for state in rollout.states])
+
+
+def plan(
+    checkpoint: str | Path,
+    *,
+    env: str,
+    data: str | Path,
+    out: str | Path | None = None,
+    solver: str = "cem",
+    protocol: str = "strict",
+    manifest: str | Path | None = None,
+    write_manifest: str | Path | None = None,
+    split: str = AUTO,
+    pairs: int | None = None,
+    seeds: int | None = None,
+    seed: int = 0,
+    horizon: int | None = None,
+    execute: int | None = None,
+    iterations: int | None = None,
+    samples: int | None = None,
+    elites: int | None = None,
+    cost: str = "last",
+    offset: int | None = None,
+    budget: int | None = None,
+    batch: int = 64,
+) -> dict[str, Any]:
+    """Plan for every pair under every seed, and write what came of it."""
+    own = protocol_of(protocol, env)
+    rule = own.changed(offset=offset, budget=budget)
+    rules = rules_of_world(env, protocol)
+    for name, value in (("pairs", pairs), ("seeds", seeds), ("batch", batch)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}; it must be at least 1")
+    if cost not in COSTS:
+        raise UserError(f"no cost {cost!r}; one of {', '.join(COSTS)}")
+    settings = {"horizon": horizon, "iterations": iterations, "samples": samples, "elites": elites}
+    planner = solver_of(solver, settings)
+
+    path = checkpoints.resolve(checkpoint)
+    setting = prepare(path, io.out_folder(out, [path], "plan"), seed)
+    source = open_source(data)
+    model, interface = setting.model, setting.model.interface
+    check_fits(source.frame_shape, source.action_dim, interface, data)
+    side = source.frame_shape[0]
+    world = restored_world(env, image_size=side)
+    check_world(world, rules, env, source)
+    space = ActionSpace.of(interface, world.low, world.high)
+
+    def make_mpc(planner_seed: int) -> MPC:
+        return MPC(
+            model,
+            planner,
+            space,
+            cost=COSTS[cost],
+            execute=execute,
+            budget=rule.budget,
+            seed=planner_seed,
+            device=device_of(model),
+        )
+
+    make_mpc(seed)  # settings that make no sense are said before anything is drawn
+    sample = find_pairs(setting, source, rules, env, rule, manifest=manifest, split=split, pairs=pairs)
+    tasks = tasks_of(sample, source, rules)
+    difference = check_look(sample, tasks, source, world, env)
+    if write_manifest is not None:
+        sample.write(write_manifest)
+    planner_seeds = [seed + i for i in range(own.seeds if seeds is None else seeds)]
+
+    def make_world() -> Any:
+        return restored_world(env, image_size=side)
+
+    how = {"seeds": planner_seeds, "batch": batch}
+    planned = evaluate(make_mpc, tasks, make_world, **how, shown=SHOWN, what=f"{solver}, {len(tasks)} pairs")
+    floor = evaluate(lambda s: random_policy(make_mpc(s)), tasks, make_world, **how, what="random policy")
+    runs = Runs(sample, planned, floor, goals_of(sample, source, rules), rules)
+
+    apart, how_known = held_out(sample, source, setting)
+    missed = rule.missed(own, pairs=len(tasks), seeds=len(planner_seeds), held_out=apart)
+    result = setting.describe(data, sample.fingerprint, sample.split) | {
+        "env": env,
+        "protocol": protocol,
+        "rule": own.describe(),
+        "rule_met": not missed,
+        "rule_missed": missed,
+        "offset": rule.offset,
+        "budget": rule.budget,
+        "held_out": apart,
+        "held_out_how": how_known,
+        "look_difference": difference,
+        "solver": {"name": solver, **settings_of(planner)},
+        "objective": cost,
+        "execute": planner.horizon if execute is None else execute,
+        "frameskip": interface.frameskip,
+        "seeds": planner_seeds,
+        "batch": batch,
+        "manifest": {"path": str(manifest or write_manifest or ""), "checksum": sample.checksum},
+    }
+    result |= summarise(runs, result["execute"], seed)
+    write_pairs(runs, setting.out / "pairs.csv")
+    result = io.write_result(result, plan_figures(runs, setting, source, result), setting.out)
+    print_plan(result)
+    return result
+
+
+def rules_of_world(env: str, protocol: str) -> TwoRoomRules:
+    """The rules of a world; UserError for one that is not there, in the words of the worlds."""
+    from lewm.envs import make_world
+
+    make_world(env, image_size=64)
+    return rules_of(env, protocol)
+
+
+def solver_of(name: str, given: dict[str, int | None]) -> Planner:
+    """A solver with the settings that were given; with other samples one in ten of them is an elite."""
+    settings = {key: value for key, value in given.items() if value is not None}
+    if "samples" in settings and "elites" not in settings and name in WITH_ELITES:
+        settings["elites"] = max(1, settings["samples"] // ELITE_SHARE)
+    return make_solver(name, **settings)
+
+
+def settings_of(planner: Planner) -> dict[str, Any]:
+    """A solver's own settings."""
+    return {name: value for name, value in vars(planner).items() if not name.startswith("_")}
+
+
+def summarise(runs: Runs, execute: int, seed: int) -> dict[str, Any]:
+    """Every number of a result."""
+    sample, labels, num = runs.manifest, runs.labels, len(runs.manifest.pairs)
+    solved, floor = runs.planned.solved(num), runs.random.solved(num)
+    counts = sample.counts
+    excludes = protocol_of(sample.protocol, sample.world).excludes
+    first, points = runs.planned.rollouts[:num], block_distances(runs)
+    return {
+        "n": num,
+        "success": scores.success(solved, labels, seed=seed),
+        "random": scores.success(floor, labels, seed=seed),
+        "difference": scores.difference(solved, floor, labels, seed=seed),
+        "solved_at_start": {
+            "pairs": sum(rollout.solved_at == 0 for rollout in first),
+            "candidates": counts["reasons"].get("solved_at_start", 0),
+            "of_candidates": counts["candidates"],
+        },
+        "excluded": counts["reasons"] if excludes else {},
+        "drawn_from": counts,
+        "plan_ms": runs.planned.plan_ms(),
+        "distance": {
+            "unit": runs.rules.unit,
+            "start_median": float(np.median([runs.distances(r)[0] for r in first])),
+            "least_median": float(np.median([runs.distances(r).min() for r in runs.planned.rollouts])),
+            "random_least_median": float(np.median([runs.distances(r).min() for r in runs.random.rollouts])),
+        },
+        "latent_vs_true": {"spearman": scores.correlation(*points[:2]), "n": len(points[0])},
+        "drift": scores.drift(runs.planned, labels, seed=seed),
+        "promised": scores.promises(runs.planned, execute),
+        "costs": scores.costs(runs.planned),
+    }
+
+
+def write_pairs(runs: Runs, path: Path) -> None:
+    """Every pair under every seed: a row each."""
+    header = ("pair", "episode", "start", "goal", "seed", "solved", "step", "distance_at_start", "least_distance")
+    table = text_io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow((*header, "random_solved", "random_step", "random_least_distance"))
+    num = len(runs.manifest.pairs)
+    for i, (rollout, other) in enumerate(zip(runs.planned.rollouts, runs.random.rollouts, strict=True)):
+        cells: list[Any] = [i % num, *runs.manifest.pairs[i % num], rollout.seed]
+        distances = runs.distances(rollout)
+        for one, before in ((rollout, [f"{distances[0]:.4f}"]), (other, [])):
+            least = f"{runs.distances(one).min():.4f}"
+            cells += [int(one.solved_at is not None), "" if one.solved_at is None else one.solved_at, *before, least]
+        writer.writerow(cells)
+    io.write_text(path, table.getvalue())

@@ -1,0 +1,225 @@
+"""`lewm plan` from the command line: what it writes, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from lewm.checkpoint import save
+from lewm.cli import main
+from lewm.clip import Interface
+from lewm.datasets.schema import open_source
+from lewm.model.world_model import WorldModel
+from lewm.plan.manifest import Pair, read
+from lewm.probes import plan_scores as scores
+from lewm.probes.plan_figures import along
+
+SIDE, EPISODES = 16, 40
+SHORT = ["--offset", "10", "--budget", "20"]
+QUICK = ["--samples", "8", "--iterations", "2", "--horizon", "2"]
+COMMON = {"command", "checkpoint", "data", "split", "seed", "versions"}
+PICTURES = {"costs", "distances", "drift", "episodes"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Wanderers in Two-Room."""
+    folder = tmp_path_factory.mktemp("plan") / "data"
+    argv = ["collect", "two_room", "--out", str(folder), "--episodes", str(EPISODES), "--image-size", str(SIDE)]
+    assert main([*argv, "--policy", "wander"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data, tmp_path_factory):
+    """A run whose tiny model says it was trained on these data."""
+    return write_run(tmp_path_factory.mktemp("run") / "tiny", data)
+
+
+def write_run(folder, data, **changes):
+    about = {
+        "image_size": SIDE,
+        "frameskip": 5,
+        "history": 2,
+        "action_mean": (0.0, 0.0),
+        "action_std": (0.6, 0.6),
+        "fingerprint": open_source(data).fingerprint(),
+    }
+    torch.manual_seed(0)
+    model = WorldModel(Interface(**(about | changes)), **TINY)
+    for block in model.predictor.transformer.layers:  # AdaLN-zero would hide the actions
+        torch.nn.init.normal_(block.adaLN_modulation[1].weight, std=0.3)
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"data: {{path: {data}}}\n")
+    save(model.eval(), folder / "checkpoints" / "step=5.ckpt")
+    return folder
+
+
+def plan(checkpoint, data, out, *more):
+    argv = ["plan", str(checkpoint), "--env", "two_room", "--data", str(data), "--out", str(out), *SHORT]
+    return main([*argv, *([] if "--solver" in more else QUICK), *more])
+
+
+def rows(out):
+    with (out / "pairs.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_result_has_every_number_and_a_frozen_manifest_gives_the_same_pairs_and_outcomes(
+    checkpoint, data, tmp_path, capsys
+):
+    one, two, manifest = tmp_path / "one", tmp_path / "two", tmp_path / "m.json"
+    more = ["--split", "all", "--seeds", "2"]
+    assert plan(checkpoint, data, one, "--pairs", "7", "--write-manifest", str(manifest), *more) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the rule of strict is not met" in said and "7 pairs instead of 100" in said
+    result = json.loads((one / "result.json").read_text())
+    assert set(result) >= COMMON | {"env", "protocol", "success", "random", "difference", "solved_at_start", "excluded"}
+    assert {path.stem for path in one.glob("*.png")} == PICTURES
+    for name in ("success", "random"):
+        assert result[name]["n"] == 7 and len(result[name]["ci95"]) == 2 and len(result[name]["per_seed"]) == 2
+    assert result["plan_ms"]["median"] > 0 and result["plan_ms"]["p95"] >= result["plan_ms"]["median"]
+    assert result["seeds"] == [0, 1] and result["rule_met"] is False and result["held_out"] is False
+    assert result["solver"]["name"] == "cem" and result["solver"]["samples"] == 8 and result["execute"] == 2
+    assert result["excluded"]["one_room"] > 0 and result["solved_at_start"]["pairs"] == 0
+    assert [row["block"] for row in result["drift"]] == [1, 2] and len(result["costs"]) == 2
+    found = rows(one)
+    assert len(found) == 14 and len({row["episode"] for row in found}) == 7
+    assert np.mean([int(row["solved"]) for row in found]) == pytest.approx(result["success"]["rate"])
+    assert np.mean([int(row["random_solved"]) for row in found]) == pytest.approx(result["random"]["rate"])
+    # the same pairs again, one at a time
+    assert plan(checkpoint, data, two, "--manifest", str(manifest), "--batch", "1", "--seeds", "2") == 0
+    again = json.loads((two / "result.json").read_text())
+    assert again["manifest"]["checksum"] == result["manifest"]["checksum"] and again["split"] == "all"
+    for a, b in zip(found, rows(two), strict=True):
+        assert {n: v for n, v in a.items() if "distance" not in n} == {
+            n: v for n, v in b.items() if "distance" not in n
+        }
+        assert float(a["least_distance"]) == pytest.approx(float(b["least_distance"]), abs=0.05)
+    assert again["plan_ms"]["together"] == 1 and result["plan_ms"]["together"] > 1
+
+
+def test_data_collected_with_the_same_seed_are_not_held_out_whatever_their_fingerprint(checkpoint, data, tmp_path):
+    common = ["--policy", "wander", "--image-size", str(SIDE), "--episodes", "12"]
+    for seed, apart in (("0", False), ("77", True)):
+        other = tmp_path / f"seed{seed}"
+        assert main(["collect", "two_room", "--out", str(other), "--seed", seed, *common]) == 0
+        assert open_source(other).fingerprint() != open_source(data).fingerprint()
+        out = tmp_path / f"out{seed}"
+        assert plan(checkpoint, other, out, "--split", "all", "--seeds", "1", "--solver", "random") == 0
+        result = json.loads((out / "result.json").read_text())
+        assert result["held_out"] is apart, result["held_out_how"]
+
+
+def bad_data(path, data, change):
+    """The data as a file, with its columns changed."""
+    source = open_source(data)
+    every = range(len(source.lengths))
+    columns = {
+        "pixels": np.concatenate([source.frames(e, np.arange(source.lengths[e])) for e in every]),
+        "action": np.concatenate([source.actions(e) for e in every]),
+        "state": np.concatenate([source.column("state", e) for e in every]),
+        "ep_len": source.lengths.astype(np.int32),
+        "ep_offset": (np.cumsum(source.lengths) - source.lengths).astype(np.int64),
+    }
+    with h5py.File(path, "w") as file:
+        for name, values in change(columns).items():
+            file[name] = values
+    return path
+
+
+def test_bad_input_is_refused_in_one_line(checkpoint, data, tmp_path, capsys):
+    manifest, out = tmp_path / "m.json", tmp_path / "out"
+    few = ["--split", "all", "--pairs", "4", "--seeds", "1", "--solver", "random"]
+    assert plan(checkpoint, data, out, *few, "--write-manifest", str(manifest)) == 0
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(manifest.read_text().replace('"start": ', '"start": 1'))
+    three = write_run(tmp_path / "three", data, action_mean=(0.0,) * 3, action_std=(1.0,) * 3)
+    wide = write_run(tmp_path / "wide", data, image_size=32)
+    inverted = bad_data(tmp_path / "inverted.h5", data, lambda c: c | {"pixels": 255 - c["pixels"]})
+    stateless = bad_data(tmp_path / "stateless.h5", data, lambda c: {n: v for n, v in c.items() if n != "state"})
+    other_state = bad_data(tmp_path / "other.h5", data, lambda c: c | {"state": np.tile(c["state"], 3)})
+    capsys.readouterr()
+    every = ["--split", "all"]
+    for arguments, match in (
+        ((checkpoint, data, out, "--env", "push_t"), "no world 'push_t'"),
+        ((checkpoint, data, out, "--env", "two_rooms"), "no world 'two_rooms'"),
+        ((three, data, out), "actions of"),
+        ((wide, data, out), "the model takes 32 x 32"),
+        ((checkpoint, inverted, out, *every), "grey levels"),
+        ((checkpoint, stateless, out, *every), "no column 'state'"),
+        ((checkpoint, other_state, out, *every), "has 2 numbers"),
+        ((checkpoint, inverted, out, "--manifest", manifest), "manifest for other data"),
+        ((checkpoint, data, out, "--manifest", manifest, "--protocol", "moderate"), "for protocol strict"),
+        ((checkpoint, data, out, "--manifest", manifest, "--offset", "11"), "10 steps ahead"),
+        ((checkpoint, data, out, "--manifest", manifest, "--split", "test"), "drawn from split all"),
+        ((checkpoint, data, out, "--manifest", manifest, "--pairs", "9999"), "ask for fewer"),
+        ((checkpoint, data, out, "--manifest", damaged), "checksum"),
+        ((checkpoint, data, out, "--manifest", tmp_path / "none.json"), "no such manifest"),
+        ((checkpoint, data, out, "--offset", "500"), "too short"),
+        ((checkpoint, data, out, "--solver", "oracle"), "no solver 'oracle'"),
+        ((checkpoint, data, out, "--cost", "least"), "no cost 'least'"),
+        ((checkpoint, data, out, "--protocol", "lax"), "lax"),
+        ((checkpoint, data, out, "--budget", "7"), "no multiple of the model's frameskip"),
+        ((checkpoint, data, out, "--execute", "9"), "can be executed, not 9"),
+        ((checkpoint, data, out, "--pairs", "0"), "--pairs is 0"),
+        ((tmp_path / "no.ckpt", data, out), "no such checkpoint"),
+        ((checkpoint, tmp_path / "no.h5", out), "no such file"),
+    ):
+        before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+        assert plan(*arguments[:3], *map(str, arguments[3:])) == 2, arguments
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.startswith("lewm: error: ") and match in error, error
+        assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_hand_made_manifest_cannot_bring_in_pairs_that_ask_for_nothing(checkpoint, data, tmp_path, capsys):
+    path, out = tmp_path / "m.json", tmp_path / "out"
+    few = ["--split", "all", "--pairs", "4", "--seeds", "1", "--solver", "random"]
+    assert plan(checkpoint, data, out, *few, "--write-manifest", str(path)) == 0
+    found, source = read(path), open_source(data)
+    number = source.keys.index(found.pairs[0].episode)
+    states = source.column("state", number)
+    same = (states[:-10, 0] < 112) == (states[10:, 0] < 112)
+    row = int(np.flatnonzero(same)[0])
+    replace(found, pairs=(Pair(found.pairs[0].episode, row, row + 10), *found.pairs[1:])).write(path)
+    capsys.readouterr()
+    assert plan(checkpoint, data, out, "--manifest", str(path)) == 2
+    assert "pair 0 of" in capsys.readouterr().err
+
+
+def test_the_paper_keeps_every_pair_and_needs_no_held_out_episodes(checkpoint, data, tmp_path):
+    out = tmp_path / "out"
+    more = ["--protocol", "paper", "--pairs", "40", "--solver", "random", "--seeds", "1"]
+    assert plan(checkpoint, data, out, *more) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["excluded"] == {} and result["split"] == "all" and result["solved_at_start"]["pairs"] > 0
+    solved_first = sum(row["step"] == "0" for row in rows(out))
+    assert solved_first == result["solved_at_start"]["pairs"]
+    assert result["rule_missed"] == ["offset 10 instead of 100", "budget 20 instead of 150"]
+    assert result["plan_ms"]["plans"] > 0 and result["success"]["rate"] > 0
+
+
+def test_rollouts_that_have_arrived_keep_their_last_distance_in_the_curve():
+    found = along(np.array([4.0, 2.0, 9.0, 8.0, 7.0]), np.array([1, 2, 1, 2, 3]))
+    assert found[1].tolist() == [6.5, 5.0, 4.5]
+
+
+def test_intervals_are_over_pairs_and_never_certain():
+    labels = np.arange(40)
+    sure = np.ones((3, 40), bool)
+    assert scores.difference(sure, ~sure, labels)["ci95"][0] < 0.9
+    assert scores.success(sure, labels)["ci95"][0] < 1
+    half = np.tile(np.arange(40) % 2 == 0, (3, 1))
+    wide, narrow = (scores.success(half[:n], labels)["ci95"] for n in (1, 3))
+    # three seeds that agree tell no more about the pairs than one
+    assert np.ptp(narrow) == pytest.approx(np.ptp(wide), rel=0.15)
+    same = scores.difference(half, half, labels)
+    assert same["mean"] == 0 and same["ci95"][0] < 0 < same["ci95"][1]
