@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +68,12 @@ class Row:
     gradient: float  # largest |g - g1| / (1e-5 |g1| + 1e-7 |g_all|) of any parameter and step: 1 is the bar
     gradient_of: str
     float64: float  # largest difference of a step's loss where all ran freely
-    float32_loss: float  # the same in float32, absolute
+    float64_weights: float  # |w - w1| / |w1| of all weights and buffers after that
+    float32_loss: float  # largest difference of a step's loss where all ran freely in float32, absolute
 
 
 class Recorder(Callback):
-    """Keeps every step's clips and losses, and of the first steps weights and gradients.
+    """Keeps every step's clips and losses, of the first steps weights and gradients, and the final weights.
 
     Args:
         kept: number of steps of which weights and gradients are kept.
@@ -79,7 +82,8 @@ class Recorder(Callback):
 
     def __init__(self, kept: int, imposed: list[dict[str, Tensor]] | None = None) -> None:
         self.kept, self.imposed = kept, imposed
-        self.content: dict[str, list[Any]] = {name: [] for name in ("clips", "loss", "sigreg", "grads", "weights")}
+        names = ("clips", "loss", "sigreg", "grads", "weights", "final")
+        self.content: dict[str, list[Any]] = {name: [] for name in names}
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         inner = pl_module.losses
@@ -107,6 +111,10 @@ class Recorder(Callback):
         if len(self.content["grads"]) < self.kept:
             named = pl_module.model.named_parameters()
             self.content["grads"].append({name: p.grad.double().cpu() for name, p in named})
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        state = pl_module.model.state_dict()
+        self.content["final"] = [{k: v.double().cpu() for k, v in state.items() if v.is_floating_point()}]
 
 
 def on_rank(rank: int, world: int, port: int, plan: Plan, folder: str) -> None:
@@ -153,7 +161,7 @@ def run_world(world: int, plan: Plan, folder: Path) -> list[dict[str, Any]]:
 
 def compare(world: int, ranks: list[dict[str, Any]], one: dict[str, Any]) -> Row:
     """A world's distance from one process."""
-    worst, name = max(
+    worst, name = _furthest(
         gradient_excess(g, g1)
         for rank in ranks
         for g, g1 in zip(rank["float32"]["grads"], one["float32"]["grads"], strict=True)
@@ -168,7 +176,8 @@ def compare(world: int, ranks: list[dict[str, Any]], one: dict[str, Any]) -> Row
         gradient=worst,
         gradient_of=name,
         float64=_largest(wide["loss"], wide1["loss"]),
-        float32_loss=max(abs(a - b) for a, b in zip(plain["loss"], plain1["loss"], strict=True)),
+        float64_weights=_furthest((weight_distance(r["float64"]["final"][0], wide1["final"][0]), "") for r in ranks)[0],
+        float32_loss=_furthest((abs(a - b), "") for a, b in zip(plain["loss"], plain1["loss"], strict=True))[0],
     )
 
 
@@ -180,14 +189,29 @@ def clips_of(ranks: list[dict[str, Any]], trial: str) -> list[list[int]]:
 def gradient_excess(g: dict[str, Tensor], g1: dict[str, Tensor]) -> tuple[float, str]:
     """The parameter furthest from its bar, in units of the bar."""
     everything = float(torch.stack([x.norm() for x in g1.values()]).norm())
-    return max(
+    return _furthest(
         (float((g[name] - x).norm()) / (RELATIVE * float(x.norm()) + ABSOLUTE * everything), name)
         for name, x in g1.items()
     )
 
 
+def weight_distance(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    """Norm of the difference of all weights and buffers together, relative to the wanted ones'."""
+    assert weights.keys() == wanted.keys()
+    flat, flat1 = (torch.cat([w[name].flatten() for name in wanted]) for w in (weights, wanted))
+    return float((flat - flat1).norm() / flat1.norm())
+
+
 def _largest(values: list[float], wanted: list[float]) -> float:
-    return max(abs(a - b) / abs(b) for a, b in zip(values, wanted, strict=True))
+    return _furthest((abs(a - b) / abs(b), "") for a, b in zip(values, wanted, strict=True))[0]
+
+
+def _furthest(found: Iterable[tuple[float, str]]) -> tuple[float, str]:
+    """The largest; a NaN, with which nothing compares, ends the program instead of hiding among the others."""
+    distances = list(found)
+    if wrong := [name for distance, name in distances if not math.isfinite(distance)]:
+        raise SystemExit(f"a distance is not finite: {wrong[0] or 'of losses or weights'}")
+    return max(distances)
 
 
 def made_data(folder: Path) -> str:
@@ -228,11 +252,11 @@ def main() -> None:
 def print_table(rows: list[Row], plan: Plan) -> None:
     """One line a world."""
     print(f"{plan.backend}: {plan.steps} steps from the same weights, {plan.free_steps} free ones; against one process")
-    print("ranks  same clips     loss   SIGReg  gradient/bar  float64 free  float32 free  (worst gradient)")
+    print("ranks  same clips     loss   SIGReg  gradient/bar  float64 free  weights  float32 free  (worst gradient)")
     for r in rows:
         print(
             f"{r.world:5d}  {r.same_clips!s:>10}  {r.loss:7.1e}  {r.sigreg:7.1e}  {r.gradient:12.2g}  {r.float64:12.1e}"
-            f"  {r.float32_loss:12.1e}  {r.gradient_of}"
+            f"  {r.float64_weights:7.1e}  {r.float32_loss:12.1e}  {r.gradient_of}"
         )
 
 

@@ -16,10 +16,10 @@ from jsonargparse.typing import PositiveFloat
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lewm import checkpoint, runs
@@ -30,6 +30,8 @@ from lewm.environment import write_environment
 from lewm.errors import GuardStop, SignalStop, UserError
 from lewm.guard import FiniteGuard
 from lewm.launch import check_ranks, job_of_launcher
+from lewm.leaving import LeaveTogether, advice, why_left
+from lewm.logs import MetricsFile, close_log, full_disk_named, open_log
 from lewm.module import LeWM
 from lewm.paths import make_folder, written_atomically
 from lewm.precision import FULL, MIXED, best_precision
@@ -150,14 +152,14 @@ class Session(LightningCLI):
         """Loggers and callbacks of a run that trains."""
         folder = self.run.folder
         assert folder is not None
-        callbacks = [FiniteGuard(folder / "stopped"), Throughput(), PeakMemory()]
+        callbacks = [LeaveTogether(self.job.session), FiniteGuard(folder / "stopped"), Throughput(), PeakMemory()]
         callbacks += [SaveEvery(folder / "checkpoints", self.config.checkpoint_every, self.config.keep), StopOnSignal()]
         if self.config.probe_every:
             callbacks.append(ProbeValidation(self.config.probe_every, self.config.probe_targets))
         loggers: dict[str, Any] = {}
         if self.config.trainer.logger is None:
             step = checkpoint.steps_trained(self.run.checkpoint) if self.run.checkpoint else None
-            loggers["logger"] = [_csv_logger(folder, step), TensorBoardLogger(folder, name="tb", version="")]
+            loggers["logger"] = [MetricsFile(folder, step), TensorBoardLogger(folder, name="tb", version="")]
             callbacks.append(LearningRateMonitor("step"))
         callbacks += _best_callback(folder / "checkpoints", self.datamodule)
         self.trainer_defaults["callbacks"] = callbacks
@@ -171,24 +173,28 @@ def main(command: str, argv: list[str]) -> int:
     if command == "fit" and (file := _file_to_replay(argv)) is not None:
         return replay(file)
     try:
-        session = Session(command, argv)
-        if command == "fit":
-            return _fit(session)
-        if len(session.datamodule.dataset(PARTS[command])) == 0:
-            raise UserError(f"the {PARTS[command]} split of {session.datamodule.path} holds no clip to judge on")
-        return _predict(session) if command == "predict" else _evaluate(session)
+        return _run(Session(command, argv))
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(_one_line(error)) from error
-    except RuntimeError as error:
-        if isinstance(error, GuardStop) or not tells_of_a_lost_rank(error):
-            raise
-        raise UserError(
-            f"another rank was lost or has stopped answering ({_one_line(error)[:200]}); see what it said itself, and "
-            "go on from the last checkpoint with --resume auto"
-        ) from error
     finally:
         if not is_child:
             os.environ.pop(runs.VARIABLE, None)
+
+
+def _run(session: Session) -> int:
+    """Do what the command says; one line where another rank was lost."""
+    data, part = session.datamodule, PARTS.get(session.command)
+    try:
+        if part is None:
+            return _fit(session)
+        if len(data.dataset(part)) == 0:
+            raise UserError(f"the {part} split of {data.path} holds no clip to judge on")
+        return _predict(session) if session.command == "predict" else _evaluate(session)
+    except RuntimeError as error:
+        if isinstance(error, GuardStop) or not tells_of_a_lost_rank(error):
+            raise
+        lost = f"another rank was lost or has stopped answering ({_one_line(error)[:200]})"
+        raise UserError(advice(why_left(session.job.session) or lost)) from error
 
 
 def _file_to_replay(argv: list[str]) -> str | None:
@@ -207,16 +213,18 @@ def _fit(session: Session) -> int:
     lines: list[str] = []
     if trainer.global_rank == 0:
         sheet = session.datamodule.describe()
+        validates = trainer.limit_val_batches > 0  # type: ignore[attr-defined]
         # Once the checkpoint is accepted: a run that cannot go on so stays as it was.
         trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: _begin(session, sheet)))  # type: ignore[attr-defined]
-        lines = [f"run folder: {run.folder}", *_announcement(session.model.model, sheet)]
+        lines = [f"run folder: {run.folder}", *_announcement(session.model.model, sheet, validates=validates)]
         print("\n".join(lines), flush=True)
     start = str(run.checkpoint) if run.checkpoint else None
-    log = _open_log(run.folder) if trainer.global_rank == 0 else None
+    log = open_log(run.folder) if trainer.global_rank == 0 else None
     for line in lines:
         LOG.info(line)
     try:
-        trainer.fit(session.model, datamodule=session.datamodule, ckpt_path=start, weights_only=True)
+        with full_disk_named(run.folder):
+            trainer.fit(session.model, datamodule=session.datamodule, ckpt_path=start, weights_only=True)
     except SignalStop as stop:
         return stop.exit_code
     except SIGTERMException:  # before the first batch
@@ -226,8 +234,7 @@ def _fit(session: Session) -> int:
     finally:
         LOG.info(f"ended at step {trainer.global_step}")
         if log is not None:
-            LOG.removeHandler(log)
-            log.close()
+            close_log(log)
     return 0
 
 
@@ -236,20 +243,11 @@ def _begin(session: Session, sheet: dict[str, Any]) -> None:
     folder = session.run.folder
     assert folder is not None
     runs.set_aside(session.run)
+    runs.clear(folder)
     session.config.resume = None  # the saved config begins a run like this one
     with written_atomically(folder / "config.yaml") as temporary:
         temporary.write_text(session.parser.dump(session.config, skip_none=False), encoding="utf-8")
     write_environment(folder, sheet)
-
-
-def _open_log(folder: Path) -> logging.Handler:
-    """Let `log.txt` take what the run says: its beginning, health after each validation, warnings, its end."""
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    LOG.propagate = False
-    return handler
 
 
 def _evaluate(session: Session) -> int:
@@ -294,23 +292,15 @@ def _best_callback(folder: Path, data: ClipDataModule) -> list[ModelCheckpoint]:
     return [best]
 
 
-def _csv_logger(run: Path, resumed_step: int | None) -> CSVLogger:
-    """Lightning's CSV logger, which deletes what a resumed run logged before: those rows are read first and kept."""
-    rows = runs.logged_rows(run / "metrics.csv", resumed_step) if rank_zero_only.rank == 0 else []
-    logger = CSVLogger(run, name="", version="")
-    if rows:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            writer = logger.experiment
-        writer.metrics.extend(rows)  # type: ignore[arg-type]
-        writer.save()
-    return logger
-
-
 def _check_trainer(command: str, trainer: Any, data: ClipDataModule) -> None:
-    """Refuse what would fail later: validation after more batches than there are."""
+    """Refuse what would fail later: another order of clips, validation after more batches than there are."""
     if command != "fit":
         return
+    if trainer.overfit_batches:
+        raise UserError(
+            f"trainer.overfit_batches is {trainer.overfit_batches}: it draws clips in an order of its own, which no "
+            "resume could find again; set trainer.limit_train_batches for short epochs, or train on a smaller data set"
+        )
     batches, interval = len(data.train) // data.global_batch, trainer.val_check_interval
     if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > batches:
         raise UserError(
@@ -319,7 +309,7 @@ def _check_trainer(command: str, trainer: Any, data: ClipDataModule) -> None:
         )
 
 
-def _announcement(model: torch.nn.Module, sheet: dict[str, Any]) -> list[str]:
+def _announcement(model: torch.nn.Module, sheet: dict[str, Any], *, validates: bool) -> list[str]:
     """How large model and data are, and what they lack."""
     lines = [_sizes(model)]
     for part in ("train", "val", "test"):
@@ -328,6 +318,9 @@ def _announcement(model: torch.nn.Module, sheet: dict[str, Any]) -> list[str]:
         lines.append(line + (f"; {counts['too_short']} episodes too short for a clip" if counts["too_short"] else ""))
         if counts["clips"] == 0:
             lines.append(f"notice: the {part} split is empty; nothing will be measured on it")
+    if not validates:
+        looks = "`lewm validate --trainer.limit_val_batches 1.0`"
+        lines.append(f"notice: validation is off; a collapse passes unseen, unless {looks} looks for it")
     return lines
 
 
@@ -351,7 +344,6 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*is smaller than the logging interval.*",
         ".*Checkpoint directory.*exists and is not empty.*",
-        ".*Experiment logs directory.*",  # see _csv_logger
         ".*is not supported by the model summary.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*suggested max number of worker.*",

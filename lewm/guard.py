@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -50,14 +51,15 @@ class FiniteGuard(Callback):
     def _stop(self, trainer: L.Trainer, module: Any) -> None:
         call_off_observer()  # other ranks may have left before the file is written
         step, losses = trainer.global_step, {name: float(x) for name, x in module.last_losses.items()}
-        batch = gathered(self._batch)
+        assert self._batch is not None
+        batch, own = gathered(self._batch), self._batch
         norms = ", ".join(f"{name} {norm:.3g}" for name, norm in norms_of_parts(module.model).items())
-        clips = batch.index.tolist()
+        clips = gather_over_ranks(own.index).T.flatten().tolist()
         more = f" and {len(clips) - NUM_NAMED} more" if len(clips) > NUM_NAMED else ""
         path = self.folder / f"step={step}.ckpt"
         kept = f"`lewm fit --replay {path}` runs this step again"
-        why_not = self._keep(path, module, batch, step, str(trainer.precision)) if trainer.is_global_zero else ""
-        if max_over_ranks(batch.weight.new_tensor(float(bool(why_not)))):  # and nobody leaves before it is written
+        why_not = self._keep(path, module, batch, step, str(trainer.precision)) if batch is not None else ""
+        if max_over_ranks(own.weight.new_tensor(float(bool(why_not)))):  # and nobody leaves before it is written
             kept = why_not or "the batch could not be kept"
         raise GuardStop(
             f"the loss is {losses['loss']:.4g} at step {step} (prediction {losses['pred_loss']:.4g}, SIGReg "
@@ -71,7 +73,7 @@ class FiniteGuard(Callback):
         content = {
             "lewm": checkpoint.describe(module.model),
             "state_dict": {f"model.{name}": x for name, x in module.model.state_dict().items()},
-            "replay": about | {"batch": {name: x.cpu() for name, x in batch._asdict().items()}},
+            "replay": about | {"batch": batch._asdict()},
         }
         try:
             make_folder(self.folder)
@@ -91,11 +93,29 @@ def norms_of_parts(model: nn.Module) -> dict[str, float]:
     return {name: float(total_norm(part)) for name, part in model.named_children()}
 
 
-def gathered(batch: ClipBatch | None) -> ClipBatch:
-    """The global batch in its order: rank r holds every world-th clip from the r-th on."""
-    assert batch is not None
-    # (ranks, b, ...) to (b, ranks, ...): the order before it was divided
-    return ClipBatch(*(gather_over_ranks(x).transpose(0, 1).flatten(0, 1) for x in batch))
+def gathered(batch: ClipBatch) -> ClipBatch | None:
+    """The global batch in its order on rank 0, in main memory; None on the others, which send it theirs.
+
+    Rank r holds every world-th clip from the r-th on, and each rank as many. They come clip by clip: a batch of a
+    thousand GPUs fits on none of them.
+    """
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        fields = [_gathered(x.detach()) for x in batch]
+        return ClipBatch(*fields) if dist.get_rank() == 0 else None  # type: ignore[arg-type]
+    return ClipBatch(*(x.detach().cpu() for x in batch))
+
+
+def _gathered(x: Tensor) -> Tensor | None:
+    """Rows of all ranks, (b, ...), as (b ranks, ...) on rank 0; None on the others."""
+    world, is_first = dist.get_world_size(), dist.get_rank() == 0
+    whole = torch.empty((len(x) * world, *x.shape[1:]), dtype=x.dtype) if is_first else None
+    for i in range(len(x)):
+        row = x[i].contiguous()
+        received = [torch.empty_like(row) for _ in range(world)] if is_first else None
+        dist.gather(row, received, dst=0)
+        if whole is not None and received is not None:
+            whole[i * world : (i + 1) * world] = torch.stack(received).cpu()
+    return whole
 
 
 def _plain(norm: Any) -> str:

@@ -96,8 +96,8 @@ class Job:
         return self._store
 
 
-def speaks() -> bool:
-    """Whether this process is the one to print an error for all ranks.
+def speaks(store: Any = None) -> bool:
+    """Whether this process is the one to print an error for all ranks; `store` is another than the group's own.
 
     Once they form a process group it is the first that meets one: the others only learn that it is gone. Before that,
     where all of them are refused alike, it is rank 0.
@@ -106,7 +106,7 @@ def speaks() -> bool:
     if dist is None or not dist.is_available() or not dist.is_initialized():
         return next((os.environ[name] for name in RANKS if name in os.environ), "0") == "0"
     try:
-        return dist.distributed_c10d._get_default_store().add("lewm/errors", 1) == 1
+        return (store or dist.distributed_c10d._get_default_store()).add("lewm/errors", 1) == 1
     except dist.DistError:  # the store went away with the process that held it
         return True
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -95,13 +96,13 @@ class LeWM(L.LightningModule):
         return prediction_loss(predicted, z[:, 1:]), self.sigreg(z, step)
 
     def on_fit_start(self) -> None:
-        if self.trainer.accumulate_grad_batches != 1:
-            raise UserError(
-                "trainer.accumulate_grad_batches must be 1: SIGReg is a statistic of the whole global batch, which "
-                "accumulation would cut into parts; use more ranks, or a smaller data.global_batch"
-            )
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        schedules = [c for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
+        _refuse_accumulation(any(s.going_to_accumulate_grad_batches() for s in schedules))
+        _refuse_accumulation(self.trainer.accumulate_grad_batches != 1)
 
     def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
+        _refuse_accumulation(self.trainer.accumulate_grad_batches != 1)  # callbacks may change it at any time
         # Dropout depends on (seed, step, rank) alone: a resumed run draws what an uninterrupted one does.
         torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
 
@@ -182,9 +183,17 @@ class LeWM(L.LightningModule):
             self.log(f"{part}/{name}", value.float())
         figures = ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(health.items()))
         logging.getLogger("lewm").info(f"step {self.global_step}, {part}: {figures}")
-        if self.global_step >= VERDICTS_FROM or part == "test":
+        if self.global_step >= VERDICTS_FROM or self.trainer.state.fn != "fit":  # of a checkpoint it is asked for
             for verdict in verdicts({name: float(value) for name, value in health.items()}):
                 rank_zero_warn(f"step {self.global_step}: {verdict}")
+
+
+def _refuse_accumulation(is_asked_for: bool) -> None:
+    if is_asked_for:
+        raise UserError(
+            "trainer.accumulate_grad_batches must be 1: SIGReg is a statistic of the whole global batch, which "
+            "accumulation would cut into parts; use more ranks, or a smaller data.global_batch"
+        )
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from torch import Tensor, nn
 
 from lewm import checkpoint
@@ -18,8 +19,7 @@ from lewm.module import LeWM, step_seed
 def replay(path: str | Path) -> int:
     """Print losses, gradient norms and the first part whose output is not finite; 3 if one is found, else 0.
 
-    Weights, clips, directions, augmentation and mixed precision are those of the step (other precisions: float32);
-    dropout is that of one process.
+    Weights, clips, directions, augmentation and precision are those of the step; dropout is that of one process.
     """
     content = checkpoint.read(path)
     if "replay" not in content:
@@ -27,12 +27,13 @@ def replay(path: str | Path) -> int:
             f"{path} holds no batch; --replay takes the file that a stopped run names, RUN/stopped/step=N.ckpt"
         )
     about, device = content["replay"], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = _precision(about["precision"], device, path)
     module = _module(content).to(device)
-    batch = ClipBatch(**{name: x.to(device) for name, x in about["batch"].items()})
+    precision.convert_module(module)
+    batch = precision.convert_input(ClipBatch(**{name: x.to(device) for name, x in about["batch"].items()}))
     torch.manual_seed(step_seed(module.seed, about["step"], 0))
     first = _watch(module.model)
-    autocast = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(about["precision"])
-    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+    with precision.forward_context():
         losses = module.training_losses(batch, about["step"])
     losses["loss"].backward()
     norms = norms_of_parts(module.model)
@@ -45,6 +46,17 @@ def replay(path: str | Path) -> int:
     if finite:
         print("everything is finite here: other hardware, precision or dropout than in the run")
     return 0 if finite else 3
+
+
+def _precision(name: Any, device: torch.device, path: str | Path) -> Precision:
+    """Lightning's own, which the run had."""
+    if name in ("bf16-mixed", "16-mixed"):
+        return MixedPrecision(name, device.type)
+    if name in ("bf16-true", "16-true"):
+        return HalfPrecision(name)
+    if name in ("32-true", "64-true"):
+        return DoublePrecision() if name == "64-true" else Precision()
+    raise UserError(f"{path} is of a run in {name}, in which no step is run again; train in another precision")
 
 
 def _module(content: dict[str, Any]) -> LeWM:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -49,7 +48,21 @@ def _choose(runs: Path, resume: str | None) -> Run:
     if newest is None:
         print(f"lewm: nothing to resume in {runs}; starting anew", file=sys.stderr)
         return Run(None, None)
-    return Run(newest.parent.parent, newest)
+    chosen = newest.parent.parent
+    if passed := _without_checkpoints(runs, chosen):
+        more = f" and {len(passed) - 1} more" if passed[1:] else ""
+        print(
+            f"lewm: going on with {chosen}; the newer run {passed[0].name}{more} ended before its first checkpoint, or "
+            "has none yet, and is left as it is",
+            file=sys.stderr,
+        )
+    return Run(chosen, newest)
+
+
+def _without_checkpoints(runs: Path, chosen: Path) -> list[Path]:
+    """Runs begun after the chosen one from which none can be gone on with, newest first."""
+    later = sorted((p for p in runs.iterdir() if p.name > chosen.name and (p / "checkpoints").is_dir()), reverse=True)
+    return [run for run in later if not list((run / "checkpoints").glob("step=*.ckpt"))]
 
 
 def claim(runs: Path, job: Job = ALONE) -> Path:
@@ -98,10 +111,7 @@ def set_aside(run: Run) -> None:
             print(f"lewm: set aside {path.name}: the run goes on from {run.checkpoint.name}", file=sys.stderr)
 
 
-def logged_rows(path: Path, before: int | None) -> list[dict[str, str]]:
-    """Rows of a metrics file of steps before `before` (all for None), without empty cells."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-    return [row for row in rows if before is None or int(row.get("step", 0)) < before]
+def clear(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing into a run's folder."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink()

@@ -23,9 +23,13 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class AtomicCheckpointIO(CheckpointIO):
     """Checkpoints that are either whole or not there, and of which nothing but tensors and plain values is loaded."""
 
+    def __init__(self) -> None:
+        self.under_way = threading.Lock()  # held while one is written
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        checkpoints.write(checkpoint, path)
+        with self.under_way:
+            checkpoints.write(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return checkpoints.read(path)
@@ -55,9 +59,10 @@ class SaveEvery(Callback):
         step = trainer.global_step
         is_there = trainer.strategy.broadcast((self.folder / f"step={step}.ckpt").exists())
         self._saved = step if is_there or step == 0 else -1  # from `best.ckpt`, or from another run's
-        if trainer.is_global_zero:
-            for leftover in self.folder.glob(".*.tmp"):  # of a save that was killed
-                leftover.unlink()
+        self._tidy(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._tidy(trainer)  # of a run that was already at its end, for which nothing else is called
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         # Every batch is an optimiser step. Lightning's count for the logs may be one ahead after a resume.
@@ -90,9 +95,26 @@ class SaveEvery(Callback):
         for count, name in too_high:
             setattr(count, name, getattr(count, name) + 1)
         self._saved = trainer.global_step
-        if trainer.is_global_zero:
-            for old in checkpoints.newest_first(self.folder.parent)[self.keep :]:
-                trainer.strategy.remove_checkpoint(str(old))
+        self._tidy(trainer)
+
+    def _tidy(self, trainer: L.Trainer) -> None:
+        """Remove what a killed save left, and checkpoints beyond those to keep, of which a killed removal leaves one.
+
+        Those later than where the run stands are not counted: a run that goes on from an earlier one sets them aside.
+        """
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink()
+        behind = [p for p in checkpoints.newest_first(self.folder.parent) if _step(p) <= trainer.global_step]
+        for old in behind[self.keep :]:
+            trainer.strategy.remove_checkpoint(str(old))
+
+
+def _step(path: Path) -> int:
+    step = checkpoints.step_of(path)
+    assert step is not None  # those without one are not among the newest
+    return step
 
 
 def _counts(progress: Any, *names: str) -> list[tuple[Any, str]]:

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from conftest import TINY_FLAGS, flat_columns
 from test_fit import final_weights, fit, losses, run_of
 
 from lewm import checkpoint
 from lewm.cli import main
 from lewm.clip import ClipBatch
+from lewm.guard import gathered
 from lewm.health import HealthMeter
 from lewm.module import LeWM
 
@@ -70,8 +73,9 @@ def test_a_nan_loss_is_named_with_step_clips_and_norms_and_its_batch_runs_again(
     assert fit(data, tmp_path, *STEPS, "--resume=auto") == 0  # without the fault it goes on
 
 
-def test_a_replayed_step_has_the_loss_that_the_run_had(data, tmp_path, monkeypatch, capsys):
-    flags = (*STEPS, "--model.dropout=0.1", "--model.augment_colour=0.5")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_a_replayed_step_has_the_loss_that_the_run_had(data, tmp_path, monkeypatch, capsys, precision):
+    flags = (*STEPS, "--model.dropout=0.1", "--model.augment_colour=0.5", f"--trainer.precision={precision}")
     fit(data, tmp_path / "whole", *flags)
     whole = losses(run_of(tmp_path / "whole"))
 
@@ -129,6 +133,24 @@ def test_a_collapse_warns_with_its_values_and_training_goes_on(data, tmp_path, m
     assert "warning: step 2: collapse: the embedding's mean std is 0.0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("limit", "times"), [("0", 1), ("1", 0)])
+def test_where_validation_is_off_a_run_says_once_that_a_collapse_passes_unseen(data, tmp_path, capsys, limit, times):
+    flags = ("--trainer.max_epochs=-1", "--trainer.max_steps=2", f"--trainer.limit_val_batches={limit}")
+    assert fit(data, tmp_path, *flags) == 0
+    said = "notice: validation is off; a collapse passes unseen"
+    assert capsys.readouterr().out.count(said) == times
+    assert (run_of(tmp_path) / "log.txt").read_text().count(said) == times
+
+
+@pytest.mark.filterwarnings("always:step")
+def test_a_collapse_that_no_validation_saw_is_said_by_one_of_the_checkpoint(data, tmp_path, capsys):
+    flags = ("--trainer.max_epochs=-1", "--trainer.max_steps=2", "--trainer.limit_val_batches=0")
+    assert fit(data, tmp_path, *flags, "--model.sigreg_weight=0", "--model.lr=1e-2") == 0
+    assert "collapse:" not in capsys.readouterr().err
+    assert main(["validate", f"--resume={run_of(tmp_path)}", "--trainer.limit_val_batches=1.0"]) == 0
+    assert "collapse: the embedding's mean std is 0.0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -177,6 +199,37 @@ def test_two_processes_stop_together_where_one_of_them_meets_a_nan(data, tmp_pat
     assert len(whole["index"]) == 8
     assert (~torch.isfinite(whole["actions"]).flatten(1).all(1)).nonzero().tolist() == [[3]]  # rank 1's second clip
     assert set(final_weights(run)) and len(rows(run)) == 4
+
+
+def on_rank(rank: int, world: int, folder: str) -> None:
+    """Gather a batch whose first number tells the rank and whose second tells the clip."""
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+    largest, gather = [], dist.gather
+    dist.all_gather = lambda *args: pytest.fail("sent to every rank")
+
+    def noted(row, received=None, dst=None):
+        largest.append(sum(x.numel() for x in received or []))
+        gather(row, received, dst=dst)
+
+    dist.gather = noted
+    index = torch.arange(3) * world + rank
+    pixels = index.to(torch.uint8).view(3, 1, 1, 1, 1).repeat(1, 4, 2, 2, 3)
+    whole = gathered(ClipBatch(pixels, index.view(3, 1, 1, 1).float(), index, torch.ones(3)))
+    torch.save({"whole": whole and whole._asdict(), "largest": max(largest)}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_the_global_batch_comes_in_its_order_to_the_rank_that_writes_it_and_to_no_other(tmp_path):
+    mp.get_context("forkserver").set_forkserver_preload(["lewm.fit"])
+    mp.start_processes(on_rank, args=(3, str(tmp_path)), nprocs=3, start_method="forkserver")
+    first, *others = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(3))
+    assert first["whole"]["index"].tolist() == list(range(9))
+    assert first["whole"]["pixels"].shape == (9, 4, 2, 2, 3)
+    assert first["whole"]["pixels"][:, 3, 1, 1, 2].tolist() == list(range(9))
+    assert first["whole"]["actions"].flatten().tolist() == list(range(9))
+    assert first["largest"] == 3 * 48  # one clip of each rank at a time
+    assert [other["whole"] for other in others] == [None, None]
+    assert [other["largest"] for other in others] == [0, 0]
 
 
 def rows(run: Path) -> list[dict[str, str]]:

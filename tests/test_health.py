@@ -70,7 +70,34 @@ def test_collapse_is_said_with_its_values():
     batch = clips()._replace(pixels=torch.full((64, 4, 1, 1, 2), 5, dtype=torch.uint8))
     health = measured(Known(), [batch])
     assert health["std_mean"] == 0
-    assert any(v.startswith("collapse") and "std is 0" in v for v in verdicts(health))
+    said = verdicts(health)
+    assert "collapse: the embedding's mean std is 0, healthy is 1" in said
+    assert "collapse: the embedding's effective rank is 1" in said
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "said"),
+    [
+        ("std_mean", 0.0994, "collapse: the embedding's mean std is 0.0994, healthy is 1"),
+        ("effective_rank", 1.987, "collapse: the embedding's effective rank is 1.99"),
+        ("pred_loss", 0.5, "no prediction: error 0.5, copying the last embedding 0.5"),
+        ("shuffled_action_ratio", 1.0091, "blind to actions: shuffled ones change the error by 1.009"),
+    ],
+)
+def test_each_verdict_is_passed_at_its_threshold_and_says_its_value(figure, value, said):
+    # The least that passes: std 0.1, effective rank 2, an error below that of copying, 1 % more with wrong actions.
+    sound = {"std_mean": 0.1, "effective_rank": 2.0, "pred_loss": 0.49, "copy_last": 0.5, "shuffled_action_ratio": 1.01}
+    assert verdicts(sound) == []
+    assert verdicts(sound | {figure: value}) == [said]
+
+
+def test_embeddings_on_one_line_are_told_from_collapsed_ones_by_their_rank_alone():
+    batch = clips()
+    batch = batch._replace(pixels=batch.pixels[..., :1].expand(-1, -1, -1, -1, 2))
+    health = measured(Known(), [batch])
+    assert health["std_mean"] > 1
+    collapse = [verdict for verdict in verdicts(health) if verdict.startswith("collapse")]
+    assert collapse == ["collapse: the embedding's effective rank is 1"]
 
 
 def test_padding_of_weight_zero_changes_nothing():

@@ -137,7 +137,9 @@ def test_another_accumulation_or_global_batch_is_refused_with_the_reason_and_the
         return {str(p): p.read_bytes() for p in files if not any(word in p.name for word in changing)}
 
     before = content()
-    assert fit(root, "--resume=auto", "--trainer.max_steps=14", flag) == 2
-    assert reason in capsys.readouterr().err
-    assert content() == before
+    earlier = checkpoint.newest_first(root / "lewm")[1]  # with rows in the log that come after it
+    for resume in ("auto", str(earlier)):
+        assert fit(root, f"--resume={resume}", "--trainer.max_steps=14", flag) == 2
+        assert reason in capsys.readouterr().err
+        assert content() == before
     assert main(["fit", f"--resume={next((root / 'lewm').iterdir())}", "--trainer.max_steps=14"]) == 0

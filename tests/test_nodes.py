@@ -20,6 +20,9 @@ from conftest import TINY_FLAGS, write_walks
 from lewm import checkpoint
 from lewm.cli import main
 
+TORCHRUN = Path(__file__).parents[1] / "docs" / "slurm" / "torchrun.sh"
+KILL_S = 60  # seconds in which the others leave once a rank is killed: its connections are closed at once
+SLACK_S = 30  # and beyond --timeout_s where one hangs
 ENDLESS = ("--trainer.max_steps=100000", "--checkpoint_every=3")
 
 
@@ -46,33 +49,60 @@ def losses(root: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
+@pytest.fixture
+def nodes() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
+    """Starts docs/slurm/torchrun.sh with words for `lewm fit`, as on two nodes of one GPU each."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(words: list[str]) -> list[subprocess.Popen[str]]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        job = {"HEAD": "127.0.0.1", "NODES": "2", "GPUS": "1", "PORT": str(free_port())}
+        for rank in range(2):
+            own = os.environ | job | {"NODE_RANK": str(rank), "OMP_NUM_THREADS": "1", "PATH": path}
+            pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            started.append(subprocess.Popen(["bash", str(TORCHRUN), *words], env=own, **pipes))
+        return started
+
+    yield start
+    for node in started:
+        node.terminate()  # torchrun ends its own
+        node.communicate()
+
+
+def worker_of(node: subprocess.Popen[str]) -> int:
+    """Process number of the one rank that a node's torchrun started."""
+    children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+    (worker,) = [child for child in children if b"lewm" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return int(worker)
+
+
 @pytest.mark.slow
-def test_two_nodes_started_by_torchrun_train_as_one_process_does(data, tmp_path):
+def test_two_nodes_started_by_torchrun_train_as_one_process_does(data, tmp_path, nodes):
     assert main(command(data, tmp_path / "one", "--trainer.max_steps=10")) == 0
-    flags = command(data, tmp_path / "two", "--config=ddp_multinode", "--data.num_workers=0", "--trainer.max_steps=10")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
-    launcher += ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
-    nodes = [
-        subprocess.Popen(
-            [*launcher, f"--node_rank={rank}", "-m", "lewm", *flags, "--trainer.devices=1"],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [node.communicate()[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    started = nodes(command(data, tmp_path / "two", "--data.num_workers=0", "--trainer.max_steps=10")[1:])
+    said = [node.communicate(timeout=300)[0] for node in started]
+    assert [node.returncode for node in started] == [0, 0], said
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
     assert len(losses(tmp_path / "two")) == 10
     assert [text.count("run folder:") for text in said] == [1, 0]
 
 
+@pytest.mark.slow
+def test_two_nodes_end_where_the_worker_of_one_is_killed(data, tmp_path, nodes):
+    started = nodes(command(data, tmp_path, "--data.num_workers=0", *ENDLESS)[1:])
+    wait_for_a_checkpoint(tmp_path)
+    os.kill(worker_of(started[1]), signal.SIGKILL)
+    said = [node.communicate(timeout=KILL_S)[0] for node in started]
+    assert [node.returncode for node in started] == [1, 1], said  # what torchrun says of any failure
+    (line,) = [line for line in said[0].splitlines() if "lewm: error:" in line]
+    assert "another rank was lost or has stopped answering" in line
+    assert "--resume auto" in line
+
+
 # The ranks below are forked from a server that has imported everything, with the environment that a launcher gives.
 
 
-def on_rank(environment: dict[str, str], argv: list[str], log: str) -> None:
+def on_rank(environment: dict[str, str], argv: list[str], log: str, plant: Callable[[], None] | None) -> None:
     os.environ |= environment
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
@@ -80,6 +110,8 @@ def on_rank(environment: dict[str, str], argv: list[str], log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    if plant is not None:
+        plant()
     sys.exit(main(argv))
 
 
@@ -101,12 +133,12 @@ class Ranks:
         self.folder, self.launched, self.world, self.port = folder, launched, world, free_port()
         self.processes: list[Any] = []
 
-    def start(self, *argv: list[str]) -> None:
-        """One rank for each command line."""
+    def start(self, *argv: list[str], plant: Callable[[], None] | None = None) -> None:
+        """One rank for each command line; `plant` is called on each of them first."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["lewm.fit"])
         for rank, words in enumerate(argv):
-            args = (self.launched(rank, self.world, self.port), words, str(self.folder / f"{rank}.log"))
+            args = (self.launched(rank, self.world, self.port), words, str(self.folder / f"{rank}.log"), plant)
             self.processes.append(context.Process(target=on_rank, args=args))
             self.processes[-1].start()
 
@@ -154,7 +186,7 @@ def test_when_a_rank_is_killed_the_others_leave_with_one_line(data, tmp_path, ra
     job.start(*[flags] * 3)
     wait_for_a_checkpoint(tmp_path)
     job.processes[lost].kill()
-    assert job.codes([rank for rank in range(3) if rank != lost]) == [2, 2]
+    assert job.codes([rank for rank in range(3) if rank != lost], seconds=KILL_S) == [2, 2]
     errors = job.errors()
     assert errors, "nobody said anything"
     assert all("another rank was lost or has stopped answering" in line and "--resume auto" in line for line in errors)
@@ -167,7 +199,7 @@ def test_when_a_rank_stops_answering_the_others_leave_within_the_timeout(data, t
     )
     wait_for_a_checkpoint(tmp_path)
     os.kill(job.processes[1].pid, signal.SIGSTOP)
-    assert job.codes([0], seconds=100) == [2]
+    assert job.codes([0], seconds=4 + SLACK_S) == [2]
     assert len(job.errors()) == 1
     assert "--resume auto" in job.errors()[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY, write_walks
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "ranks.py"
@@ -35,12 +37,38 @@ def assert_within_the_bars(row: dict) -> None:
     assert row["sigreg"] < 1e-6
     assert row["gradient"] <= 1, row["gradient_of"]
     assert row["float64"] < 1e-9
+    assert row["float64_weights"] < 1e-9
     assert row["float32_loss"] < 1e-4
 
 
 def test_two_processes_see_the_clips_and_have_the_losses_and_gradients_of_one(tmp_path):
     (row,) = measured(tmp_path, "2", steps=3, free_steps=5)
     assert_within_the_bars(row)
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module("ranks")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_distance_that_is_not_finite_is_never_passed_over(bench, wrong, place):
+    values, x = [1.0, 1.0], torch.ones(2)
+    values[place] = wrong
+    with pytest.raises(SystemExit, match="not finite"):
+        bench._largest(values, [1.0, 1.0])
+    names = ("a.weight", "b.weight")
+    with pytest.raises(SystemExit, match=f"not finite: {names[place]}"):
+        bench.gradient_excess({name: x * values[i] for i, name in enumerate(names)}, dict.fromkeys(names, x))
+
+
+def test_the_distance_of_weights_is_relative_and_sees_every_one_of_them(bench):
+    wanted = {"a": torch.tensor([3.0, 0.0], dtype=torch.float64), "b": torch.tensor([[4.0]], dtype=torch.float64)}
+    assert bench.weight_distance(wanted, wanted) == 0
+    other = wanted | {"b": wanted["b"] + 5e-9}
+    assert bench.weight_distance(other, wanted) == pytest.approx(1e-9)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def on_every_rank(
     do: Callable[[Job], Any], world: int = 3, late: int | None = None, timeout_s: float = 20
 ) -> list[Any]:
     """What `do` returns or raises on each rank, threads around one store; one of them may come late."""
-    store, found = dist.HashStore(), [None] * world
+    store, found = dist.HashStore(), list[Any]([None] * world)
     store.set_timeout(timedelta(seconds=timeout_s))
 
     def rank(r: int) -> None:
@@ -64,6 +64,27 @@ def test_ranks_resume_from_one_checkpoint_though_a_newer_one_appears_while_they_
     monkeypatch.setattr(checkpoint, "newest_valid", and_write_another)
     chosen = on_every_rank(lambda job: runs.choose(tmp_path, "auto", job))
     assert chosen == [runs.Run(tmp_path / "run", folder / "step=1.ckpt")] * 3
+
+
+def test_auto_says_which_newer_run_has_no_checkpoint_to_go_on_from(tmp_path, tiny_model, capsys):
+    for name in ("20260101-000000", "20260102-000000", "20260103-000000", "20260103-000000-1"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    chosen = tmp_path / "20260102-000000"
+    checkpoint.save(tiny_model, chosen / "checkpoints" / "step=3.ckpt")
+    found = runs.choose(tmp_path, "auto")
+    assert found == runs.Run(chosen, chosen / "checkpoints" / "step=3.ckpt")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"going on with {chosen}; the newer run 20260103-000000-1 and 1 more ended before its first" in line
+    checkpoint.save(tiny_model, tmp_path / "20260103-000000-1" / "checkpoints" / "step=1.ckpt")
+    runs.choose(tmp_path, "auto")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_killed_processes_left_in_a_run_is_removed_and_nothing_else(tmp_path):
+    for name in (".config.yaml.17.tmp", "config.yaml", ".hidden"):
+        (tmp_path / name).touch()
+    runs.clear(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "config.yaml"]
 
 
 def test_rank_0_looks_only_when_the_last_rank_is_there():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +212,18 @@ def test_a_signal_to_the_whole_group_leaves_workers_alive_until_the_run_has_save
 def test_keeping_fewer_than_two_checkpoints_is_refused(data, tmp_path, capsys):
     assert fit(data, tmp_path, *STEPS, "--keep=1") == 2
     assert "at least 2" in capsys.readouterr().err
+
+
+def test_a_run_at_its_end_removes_what_a_kill_kept_it_from_removing_and_not_what_is_newer_than_itself(data, tmp_path):
+    assert fit(data, tmp_path, *STEPS) == 0
+    folder = run_of(tmp_path) / "checkpoints"
+    for name in ("step=4.ckpt", "step=9.ckpt", ".step=12.ckpt.1.tmp"):
+        shutil.copy(folder / "step=8.ckpt", folder / name)
+    assert fit(data, tmp_path, *STEPS, "--trainer.max_steps=8", f"--resume={folder / 'step=8.ckpt'}") == 0
+    left = {"best.ckpt", "step=8.ckpt", "step=9.ckpt", "step=11.ckpt"}
+    assert {path.name for path in folder.iterdir()} == left | {"step=4.ckpt"}
+    assert fit(data, tmp_path, *STEPS, "--resume=auto") == 0
+    assert {path.name for path in folder.iterdir()} == left - {"step=8.ckpt"}
 
 
 def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_keeps_what_was_saved(data, tmp_path, monkeypatch, capsys):
