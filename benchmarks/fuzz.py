@@ -62,6 +62,10 @@ def _shards(codec: str) -> Callable[[Path], None]:
     return partial(write_shards, codec=codec)
 
 
+def _clips(format: str, damaged: str, uncovered: str = "") -> Kind:
+    return Kind(partial(write_clip_folder, format=format), partial(in_file, damaged), read_clips, uncovered=uncovered)
+
+
 EVERYTHING = "."
 FRAMES = "frames"
 KINDS = {
@@ -82,15 +86,13 @@ KINDS = {
     "HDF5": Kind(partial(write_hdf5, compression=None), in_structure, read_source, "flat.h5", EVERYTHING),
     "HDF5, gzip": Kind(partial(write_hdf5, compression="gzip"), in_structure, read_source, "flat.h5", EVERYTHING),
     "file of clips": Kind(write_clips, in_structure, read_clips, "clips.h5", EVERYTHING),
-    "images of clips, PNG": Kind(partial(write_clip_folder, format="png"), partial(in_file, "*.png"), read_clips),
-    "images of clips, JPEG": Kind(
-        partial(write_clip_folder, format="jpg"), partial(in_file, "*.jpg"), read_clips, uncovered=EVERYTHING
-    ),
-    "tables of clips": Kind(
-        partial(write_clip_folder, format="png"), partial(in_file, "*s*n*"), read_clips, uncovered=EVERYTHING
-    ),
+    "images of clips, PNG": _clips("png", "*.png"),
+    "images of clips, JPEG": _clips("jpg", "*.jpg", uncovered=EVERYTHING),
+    "videos of clips, MP4": _clips("mp4", "*.mp4", uncovered=EVERYTHING),
+    "videos of clips, AVI": _clips("avi", "*.avi", uncovered=EVERYTHING),
+    "tables of clips": _clips("png", "*s*n*", uncovered=EVERYTHING),
 }
-ISOLATED = ("HDF5", "HDF5, gzip", "file of clips")  # read by a library that may crash
+ISOLATED = tuple(n for n in KINDS if n.startswith(("HDF5", "file", "videos")))  # read by libraries that may crash
 OUTCOMES = ("right", "error", "skipped", "wrong, uncovered", "WRONG", "FAULT", "CRASH", "HANG")
 
 
@@ -126,23 +128,27 @@ class Bench:
         work = self.place / "work"
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(folder, work)
-        rng = np.random.default_rng([seed, *name.encode()])
-        fault = kind.damage(rng, work)
-        before = start_of_peak()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                found = kind.read(work / kind.file)
-        except UserError as error:
-            told = str(error)
-            plain = "\n" not in told and str(work) in told
-            result = Outcome("error" if plain else "FAULT", f"{fault}: {told}")
-        except Exception as error:
-            result = Outcome("FAULT", f"{fault}: {type(error).__name__}: {error}")
-        else:
-            result = Outcome(*judge(kind, facts, found, fault))
-        result.memory = max(0, peak() - before)
-        return result
+        fault = kind.damage(np.random.default_rng([seed, *name.encode()]), work)
+        return outcome_of(kind, facts, work, fault)
+
+
+def outcome_of(kind: Kind, facts: Facts, work: Path, fault: str) -> Outcome:
+    """Read what was damaged, and say what became of it."""
+    before = start_of_peak()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = kind.read(work / kind.file)
+    except UserError as error:
+        told = str(error)
+        plain = "\n" not in told and str(work) in told
+        result = Outcome("error" if plain else "FAULT", f"{fault}: {told}")
+    except Exception as error:
+        result = Outcome("FAULT", f"{fault}: {type(error).__name__}: {error}")
+    else:
+        result = Outcome(*judge(kind, facts, found, fault))
+    result.memory = max(0, peak() - before)
+    return result
 
 
 def judge(kind: Kind, facts: Facts, found: Facts, fault: str) -> tuple[str, str]:
@@ -182,13 +188,18 @@ def _status(name: str) -> int:
 # Children
 
 
+def limit_addresses() -> None:
+    """Let this process have `ADDRESSES` more than it has."""
+    limit = _status("VmSize") + ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
 def child(place: Path) -> None:
     """Do the tasks that come as lines, and answer each with one."""
     bench = Bench(place)
     for name in KINDS:
         bench.sound(name)
-    limit = _status("VmSize") + ADDRESSES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_addresses()
     sys.stdout, answers = sys.stderr, sys.stdout
     print("ready", file=answers, flush=True)
     for line in sys.stdin:

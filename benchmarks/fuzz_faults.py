@@ -12,7 +12,6 @@ from typing import cast
 
 import h5py
 import numpy as np
-from fuzz_files import EPISODES
 
 from lewm.datasets.manifest import MANIFEST
 from lewm.datasets.tar_index import BLOCK
@@ -99,7 +98,7 @@ def in_file(pattern: str, rng: np.random.Generator, folder: Path) -> str:
 def in_frames(rng: np.random.Generator, folder: Path) -> str:
     """A fault among the bytes of an episode's frames; its size stays, as a shard of another is refused unread."""
     source = ShardSource(folder)
-    tar, members = source._episodes[int(rng.integers(EPISODES))]
+    tar, members = source._episodes[int(rng.integers(len(source.lengths)))]
     member = next(m for ext, m in members.items() if ext.startswith("frames"))
     whole = tar.read_bytes()
     name, content = mutate(rng, whole[member.offset : member.offset + member.size])
@@ -136,6 +135,13 @@ def forged(rng: np.random.Generator, folder: Path) -> str:
     content = bytearray(content[:low] + part + content[low + 2 * BLOCK :])
     content[low + 148 : low + 156] = b" " * 8
     content[low + 148 : low + 156] = b"%06o\0 " % sum(content[low : low + BLOCK])
+    put_with_checksums(tar, bytes(content))
+    return name
+
+
+def put_with_checksums(tar: Path, content: bytes) -> None:
+    """A shard of other bytes, by one who makes manifest and checksums anew and removes the index."""
+    folder = tar.parent
     tar.write_bytes(content)
     tar.with_suffix(".idx.npz").unlink()
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -144,7 +150,6 @@ def forged(rng: np.random.Generator, folder: Path) -> str:
     del shard["index"]
     shard |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    return name
 
 
 def older_manifest(rng: np.random.Generator, folder: Path) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 from lewm.datasets.schema import Source, open_source
 from lewm.datasets.shard_writer import EpisodeWriter
 from lewm.datasets.tar_shards import ShardSource
+from lewm.datasets.video import VIDEOS, write_video
 
 EPISODES, ROWS, SIDE = 4, 10, 16
 Facts = dict[str, Any]  # what was read, by name
@@ -65,17 +66,26 @@ def write_clips(folder: Path) -> None:
 
 
 def write_clip_folder(folder: Path, format: str) -> None:
-    """Two trials as folders of images."""
+    """Two trials as folders of images, or as videos."""
     for e in range(2):
         trial = folder / f"trial_{e}"
+        trial.mkdir()
         frames, columns = episode(e)
         for kind in ("unperturbed", "visual"):
-            (trial / kind).mkdir(parents=True)
-            for t, frame in enumerate(frames):
-                shown = 255 - frame if kind == "visual" and t >= 5 else frame
-                Image.fromarray(shown).save(trial / kind / f"{t}.{format}")
+            shown = np.where(np.arange(ROWS)[:, None, None, None] >= 5, 255 - frames, frames)
+            write_clip(shown if kind == "visual" else frames, trial / kind, format)
         np.save(trial / "actions.npy", columns["action"])
         (trial / "event.json").write_text('{"perturb_step": 5}')
+
+
+def write_clip(frames: np.ndarray, path: Path, format: str) -> None:
+    """Frames as a folder of images, or as one video."""
+    if f".{format}" in VIDEOS:
+        write_video(frames, path.with_suffix(f".{format}"), fps=10)
+        return
+    path.mkdir()
+    for t, frame in enumerate(frames):
+        Image.fromarray(frame).save(path / f"{t}.{format}")
 
 
 # What is read

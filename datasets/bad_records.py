@@ -1,4 +1,4 @@
-"""Clips that cannot be read, left out of training: what stands in for each, and when there are too many."""
+"""Clips that cannot be read, left out: what stands in for each, and when there are too many."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from lewm.errors import UserError
 
 IN_A_ROW = 100  # as many one after another are no accident
-SHARE = 0.001  # of the training clips
+SHARE = 0.001  # of the clips of a part
 FLOOR = 10  # in a small data set: one damaged frame spoils every clip that shows it
 
 
@@ -21,17 +21,17 @@ def substitute(clip: int, attempt: int, num_clips: int) -> int:
 
 
 class BadRecords:
-    """Counts the clips that were left out, in the order of training; kept by each rank's main process."""
+    """Counts the clips of a part that were left out, in the order of its global batches: alike on every rank."""
 
-    def __init__(self, num_clips: int) -> None:
+    def __init__(self, num_clips: int, part: str = "training") -> None:
         self.limit = max(FLOOR, int(SHARE * num_clips))
-        self.num_clips = num_clips
+        self.num_clips, self.part = num_clips, part
         self.total = 0  # every time that one was drawn
         self._clips: set[int] = set()
         self._in_a_row = 0
 
     def note(self, clips: np.ndarray, bad: np.ndarray) -> None:
-        """Count a batch: clip numbers and which were left out. UserError where that is too many to go on.
+        """Count a global batch: clip numbers and which were left out. UserError where that is too many to go on.
 
         What counts is how many different clips are bad, so that a long run may meet the same few in every epoch.
         """
@@ -44,6 +44,6 @@ class BadRecords:
             raise UserError(f"{self._in_a_row} clips in a row cannot be read; `lewm inspect --verify` lists all damage")
         if len(self._clips) > self.limit:
             raise UserError(
-                f"{len(self._clips)} of {self.num_clips} training clips cannot be read, more than {self.limit} (0.1 % "
-                f"of them, at least {FLOOR}); `lewm inspect --verify` lists all damage: restore the data"
+                f"{len(self._clips)} of {self.num_clips} {self.part} clips cannot be read, more than {self.limit} "
+                f"(0.1 % of them, at least {FLOOR}); `lewm inspect --verify` lists all damage: restore the data"
             )

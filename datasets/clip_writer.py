@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from lewm.datasets.collect import Policy, episode_seed
+from lewm.datasets.hdf5_writing import created_hdf5
 from lewm.datasets.violation import MIN_CHANGE, PLAIN
 from lewm.datasets.violation_simulated import AgentColour, Moved, Simulated, missing, simulated_kinds
 from lewm.errors import UserError
@@ -119,13 +120,14 @@ def _write(out: str | Path, rows: Iterator[Row], num_rows: int, about: Row, prov
     make_folder(out.parent)
     how: dict[str, Any] = {"compression": "gzip", "shuffle": True}
     rest: list[Row] = []
-    with written_atomically(out) as temporary, h5py.File(temporary, "w") as file:
+    with written_atomically(out) as temporary, created_hdf5(temporary) as (file, check):
         for i, row in enumerate(track(rows, "collecting clips", total=num_rows)):
             frames = row.pop("pixels")
             if i == 0:
                 chunks = (1, 1, 1, *frames.shape[2:])
                 file.create_dataset("pixels", (num_rows, *frames.shape), frames.dtype, chunks=chunks, **how)
             file["pixels"][i] = frames  # type: ignore[index]
+            check()
             rest.append(row)
         for name in rest[0]:
             file.create_dataset(name, data=np.stack([row[name] for row in rest]), **how)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lewm.datasets.shard_writer import EpisodeWriter
+from lewm.datasets.shard_writer import EpisodeWriter, is_finished
 from lewm.errors import UserError
 from lewm.progress import track
 
@@ -78,16 +78,27 @@ def collect(
     seed: int = 0,
     workers: int = 0,
     codec: str = "auto",
+    resume: bool = False,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write `episodes` episodes to shards; the bytes depend on the seed, not on the number of workers."""
+    """Write `episodes` episodes to shards; the bytes depend on the seed, not on the number of workers.
+
+    An interrupted collection goes on with `resume`, and only with the settings that it began with.
+    """
     if episodes < 1:
         raise UserError(f"--episodes is {episodes}; collect at least one")
+    if resume and is_finished(out, provenance=provenance or {}, episodes=episodes):
+        return
     seeds = [episode_seed(seed, number) for number in range(episodes)]
     make = (make_world, make_policy)
-    with EpisodeWriter(out, codec=codec, provenance=provenance) as writer:
+    writer = EpisodeWriter(out, codec=codec, resume=resume, provenance=provenance)
+    if writer.keys_done != [str(s) for s in seeds[: writer.done]]:
+        raise UserError(f"the shards in {out} were begun with another seed or for more episodes; start elsewhere")
+    with writer:
+        writer.expect({**(provenance or {}), "codec": codec})
+        left = seeds[writer.done :]
         for s, (frames, columns) in track(
-            zip(seeds, _in_order(make, seeds, workers), strict=True), "collecting", total=episodes
+            zip(left, _in_order(make, left, workers), strict=True), "collecting", total=len(left)
         ):
             writer.add(frames, columns, key=str(s), seed=s)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lewm.datasets.manifest import MANIFEST, read_manifest
 from lewm.datasets.pixels import choose_codec
 from lewm.datasets.schema import Source, open_source
-from lewm.datasets.shard_writer import BEGUN, SHARD_BYTES, TRIAL_FRAMES, EpisodeWriter
+from lewm.datasets.shard_writer import SHARD_BYTES, TRIAL_FRAMES, EpisodeWriter, is_finished
 from lewm.errors import UserError
 from lewm.progress import track
 
@@ -34,10 +33,7 @@ def convert(
         raise UserError("--shard-mb must be at least 1")
     source = open_source(src)
     provenance = {"source": source.path.name, "source_fingerprint": source.fingerprint(), "image_size": image_size}
-    if resume and (Path(dst) / MANIFEST).exists():
-        if read_manifest(Path(dst))["provenance"] != provenance:
-            raise UserError(f"{dst} is finished and was made from another source or size; choose another folder")
-        (Path(dst) / BEGUN).unlink(missing_ok=True)  # of one that died with its last step
+    if resume and is_finished(dst, provenance=provenance, episodes=len(source.lengths)):
         return
     if codec == "auto":
         codec = choose_codec(_resized(source.frames(0, np.arange(min(TRIAL_FRAMES, source.lengths[0]))), image_size))

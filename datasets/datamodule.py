@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
-from lewm.clip import ClipBatch, Interface
-from lewm.datasets.bad_records import BadRecords
+from lewm.clip import Interface
 from lewm.datasets.clips import ClipDataset
+from lewm.datasets.count_bad_records import CountBadRecords
 from lewm.datasets.order import EvaluationSampler, GlobalOrderSampler, windowed_permutation
 from lewm.datasets.remote import is_remote, without_secrets
 from lewm.datasets.remote_source import FetchAhead, RemoteSource
@@ -42,17 +42,6 @@ class ClipLoader(DataLoader):
         """Nothing to load."""
 
 
-class LogBadRecords(Callback):
-    """Logs how many clips were left out since this process began, over all ranks."""
-
-    def __init__(self, records: BadRecords) -> None:
-        self.records = records
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        total = torch.tensor(float(self.records.total), device=pl_module.device)
-        pl_module.log("train/bad_records", total, reduce_fx="sum", sync_dist=True)
-
-
 class ClipDataModule(L.LightningDataModule):
     """Clips of a source, split by episode; its only state is the trainer's count of consumed clips.
 
@@ -72,7 +61,8 @@ class ClipDataModule(L.LightningDataModule):
         verify: of shards, which checksums are compared when a part is first read: sizes, all but those of frames,
             so flips in raw and jpeg frames stay unseen; full, those of frames too, which reads whole episodes.
         on_bad_record: raise, or skip: a clip that cannot be read is left out, another stands in for it, and it is
-            counted as train/bad_records; 100 in a row, or more than 0.1 % of the clips (at least 10), end training.
+            counted over all ranks as train/, val/ and test/bad_records; 100 in a row, or more than 0.1 % of a part's
+            clips (at least 10), end the run.
     """
 
     def __init__(
@@ -194,26 +184,17 @@ class ClipDataModule(L.LightningDataModule):
             sheet[part] = {"episodes": len(clips.episodes), "clips": len(clips), "too_short": short}
         return sheet
 
-    @cached_property
-    def bad_records(self) -> BadRecords:
-        """Training clips that this rank left out so far."""
-        return BadRecords(len(self.train))
-
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.on_bad_record == "skip":
+        if stage != "predict" and self.on_bad_record == "skip":
             assert self.trainer is not None
-            self.trainer.callbacks.insert(0, LogBadRecords(self.bad_records))  # type: ignore[attr-defined]
-
-    def on_before_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
-        # Here, in the order of training, and not in the workers, which fetch ahead of it.
-        if self.on_bad_record == "skip" and self.trainer is not None and self.trainer.training:
-            self.bad_records.note(batch.index.numpy(), batch.weight.numpy() == 0)
-        return batch
+            callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            if not any(isinstance(callback, CountBadRecords) for callback in callbacks):
+                callbacks.insert(0, CountBadRecords(lambda part: len(self.dataset(part))))
 
     def train_dataloader(self) -> DataLoader:
         rank, world = self._rank_and_world()
         if self.global_batch % world:
-            sizes = [self.global_batch // world * world, (self.global_batch // world + 1) * world]
+            sizes = [size * world for size in (self.global_batch // world, self.global_batch // world + 1) if size]
             raise UserError(f"data.global_batch is {self.global_batch}, not a multiple of {world} ranks; try {sizes}")
         clips, window = self._clips_per_shard(), self.shards_per_window
         drawing: dict[str, Any] = {}

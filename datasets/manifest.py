@@ -33,13 +33,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} has no {MANIFEST}: no data set, or an incomplete one; `lewm convert --resume` ends it"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        check_manifest(manifest)
+        return parse_manifest(path.read_bytes())
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); restore it or convert again") from error
+
+
+def parse_manifest(content: bytes) -> dict[str, Any]:
+    """A manifest's bytes, checked; ValueError that says why where they are damaged, UserError if it is not ours."""
+    try:
+        manifest = json.loads(content.decode("utf-8"))
+        check_manifest(manifest)
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise UserError(f"{path} is damaged ({why}); restore it or convert again") from error
+        raise ValueError(why) from error
     return manifest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import time
 from collections.abc import Callable
@@ -12,13 +11,13 @@ from typing import Any, TypeVar
 from fsspec.callbacks import Callback
 
 from lewm.errors import UserError
+from lewm.paths import DISK_FULL
 
 T = TypeVar("T")
 ATTEMPTS = 4  # of each file, in all
 PAUSE_S = 0.5  # before the second attempt; doubled before each one after it
 SILENCE_S = 60.0  # without a byte, after which an attempt over HTTP has failed
 TOGETHER = 64  # ranges asked for at a time
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PASSING = (408, 425, 429)  # of the 4xx, those that may pass
 NETWORK = {"aiohttp", "botocore", "aiobotocore"}  # packages whose own errors are of the network
 FOR_GOOD = {"InvalidURL", "NonHttpUrlClientError", "NoCredentialsError", "PartialCredentialsError"}

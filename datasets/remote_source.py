@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import numpy as np
 
-from lewm.datasets.manifest import MANIFEST, check_manifest
+from lewm.datasets.manifest import MANIFEST, parse_manifest
 from lewm.datasets.order import shard_windows
 from lewm.datasets.remote import Differs, NotFetched, RemoteFolder, UnusableFile
 from lewm.datasets.shard_cache import ShardCache, cache_folder, cache_root
@@ -34,7 +33,8 @@ class RemoteSource(ShardSource):
     def __init__(self, url: str, *, cache: str | None = None, verify: Verify = "sizes") -> None:
         self.remote = RemoteFolder(url)
         manifest = read_remote_manifest(self.remote)
-        self.cache = ShardCache(self.remote, cache_folder(cache_root(cache), self.remote, manifest))
+        folder = cache_folder(cache_root(cache), self.remote, manifest)
+        self.cache = ShardCache(self.remote, folder, whole_bytes=sum(s["bytes"] for s in manifest["shards"]))
         self._shards = {self.cache.folder / shard["file"]: shard for shard in manifest["shards"]}
         self._actions: dict[Path, list[bytes]] = {}
         self._first: dict[Path, int] = {}  # episode of each shard
@@ -118,14 +118,18 @@ def read_remote_manifest(remote: RemoteFolder) -> dict[str, Any]:
 
     def check(path: Path) -> None:
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            check_manifest(manifest)
+            found.append(parse_manifest(path.read_bytes()))
         except UserError as error:
             raise UserError(f"{remote.shown}/{MANIFEST}: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise Differs(f"it is damaged ({type(error).__name__}: {error})") from error
-        found.append(manifest)
+        except ValueError as error:
+            raise Differs(f"it is damaged ({error})") from error
 
-    with TemporaryDirectory() as folder:
-        remote.fetch(MANIFEST, Path(folder) / MANIFEST, limit=MANIFEST_BYTES, check=check)
+    try:
+        with TemporaryDirectory() as folder:
+            remote.fetch(MANIFEST, Path(folder) / MANIFEST, limit=MANIFEST_BYTES, check=check)
+    except OSError as error:
+        why = error.strerror or error
+        raise NotFetched(
+            f"cannot keep {remote.shown}/{MANIFEST} in {gettempdir()}: {why}; free space there, or set TMPDIR"
+        ) from error
     return found[-1]

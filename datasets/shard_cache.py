@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,11 +12,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lewm.datasets.remote import DISK_FULL, Differs, NotFetched, RemoteFolder, UnusableFile
-from lewm.datasets.tar_index import INDEX_RAISES, Index, build_index, digest_of, file_sha256, load_index, save_index
-from lewm.paths import make_folder, sync
+from lewm.datasets.remote import Differs, NotFetched, RemoteFolder, UnusableFile
+from lewm.datasets.tar_index import INDEX_RAISES, Index, build_index, digest_of, file_sha256, index_bytes, load_index
+from lewm.errors import UserError
+from lewm.paths import make_folder, written_atomically
 
 T = TypeVar("T")
+ELSEWHERE = "choose another --data.cache"
 INDEX_SLACK = 2**20  # an index is smaller than its shard, but for what a zip adds
 
 
@@ -40,11 +41,14 @@ def cache_folder(root: Path, remote: RemoteFolder, manifest: dict[str, Any]) -> 
 class ShardCache:
     """The cache of one data set. A file under its final name is whole: it was verified before it was renamed.
 
-    It holds all that was ever asked for; delete its folder to have the space back.
+    It holds all that was ever asked for; delete its folder to have the space back. Where there is none left, the error
+    names the space that the file needs, and `whole_bytes`, that of all files, if it is known.
     """
 
-    def __init__(self, remote: RemoteFolder, folder: Path) -> None:
+    def __init__(self, remote: RemoteFolder, folder: Path, *, whole_bytes: int | None = None) -> None:
         self.remote, self.folder = remote, make_folder(folder)
+        whole = f" (the whole set takes {whole_bytes / 2**20:.1f} MiB)" if whole_bytes is not None else ""
+        self._elsewhere = ELSEWHERE + whole
 
     def has(self, shard: dict[str, Any]) -> bool:
         """Whether a shard is here; a file of another size is not it."""
@@ -85,7 +89,9 @@ class ShardCache:
                 self._fetch(path, shard["bytes"] + INDEX_SLACK, load)
             except UnusableFile as error:
                 print(f"lewm: {error}; it is made from the shard", file=sys.stderr)
-                save_index(build_index(self.shard(shard)), path)
+                content = index_bytes(build_index(self.shard(shard)))
+                with self._written(path, len(content)) as temporary:
+                    temporary.write_bytes(content)
 
         return self._get(path, load, fetch)
 
@@ -134,25 +140,14 @@ class ShardCache:
 
     @contextmanager
     def _written(self, path: Path, size: int) -> Iterator[Path]:
-        """Yield the one temporary name that the holder of the lock may use; on success the file gets its own."""
-        temporary = path.with_name(f".{path.name}.tmp")
+        """`written_atomically` by the holder of the file's lock; what goes wrong is no fault of the data."""
         try:
-            yield temporary
-            sync(temporary)
-            os.replace(temporary, path)
-            sync(path.parent)
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                why = error.strerror or error
-                raise NotFetched(f"cannot write {path}: {why}; choose another --data.cache") from error
-            temporary.unlink(missing_ok=True)
-            free = shutil.disk_usage(path.parent).free / 2**20
-            raise NotFetched(
-                f"the cache {path.parent} is full: {path.name} needs {size / 2**20:.1f} MiB, {free:.1f} MiB are free; "
-                "free space or choose another --data.cache"
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+            with written_atomically(path, needed=size, locked=True, elsewhere=self._elsewhere) as temporary:
+                yield temporary
+        except NotFetched:
+            raise
+        except UserError as error:
+            raise NotFetched(str(error)) from error
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -163,7 +158,7 @@ class ShardCache:
         try:
             file = path.open("a")
         except OSError as error:
-            raise NotFetched(f"cannot write {path}: {error.strerror}; choose another --data.cache") from error
+            raise NotFetched(f"cannot write {path}: {error.strerror}; free space or {self._elsewhere}") from error
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lewm.datasets import npy
-from lewm.datasets.manifest import CHECKSUM, FORMAT, MANIFEST, checksum_of
+from lewm.datasets.manifest import CHECKSUM, FORMAT, MANIFEST, checksum_of, read_manifest
 from lewm.datasets.pixels import CODECS, PackedFrames, choose_codec, pack
 from lewm.datasets.schema import Column
 from lewm.datasets.stats import check_actions
@@ -19,7 +21,7 @@ from lewm.datasets.summary import fingerprint
 from lewm.datasets.tar_index import Index, Member, build_index, digest_of, file_sha256, save_index
 from lewm.datasets.tar_shards import ShardSource, column_of, escape
 from lewm.errors import UserError
-from lewm.paths import make_folder, sync, written_atomically
+from lewm.paths import make_folder, reason, sync, written_atomically
 
 BEGUN = ".begun.json"  # stands until the manifest does
 SHARD_BYTES = 256 * 2**20
@@ -120,7 +122,8 @@ class EpisodeWriter:
         manifest = self._manifest()
         manifest["fingerprint"] = fingerprint(ShardSource(self.folder, manifest=manifest))
         manifest[CHECKSUM] = checksum_of(manifest)
-        with written_atomically(self.folder / MANIFEST) as temporary:
+        path = self.folder / MANIFEST
+        with self._telling_how_to_go_on(path), written_atomically(path) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         (self.folder / BEGUN).unlink(missing_ok=True)
 
@@ -128,11 +131,12 @@ class EpisodeWriter:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self.close()
-        elif self._tar is not None:
-            self._tar.close()
-            self._partial(self._shards[-1]).unlink(missing_ok=True)
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            if self._tar is not None:
+                self._drop_partial(self._tar)
 
     def _check(self, frames: np.ndarray, columns: dict[str, np.ndarray], key: str) -> None:
         where = f"episode {self.done} ({key})"
@@ -160,30 +164,55 @@ class EpisodeWriter:
     def _begin_shard(self) -> None:
         shard = {"file": f"shard-{len(self._shards):06d}.tar", "episodes": 0, "lengths": [], "keys": []}
         self._shards.append(shard)
-        self._tar = tarfile.open(self._partial(shard), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        with self._telling_how_to_go_on(self.folder / shard["file"]):
+            self._tar = tarfile.open(self._partial(shard), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def _put(self, name: str, content: bytes) -> None:
         assert self._tar is not None
         info = tarfile.TarInfo(name)  # owner, mode and time stay at their defaults: equal input, equal bytes
         info.size = len(content)
         try:
-            self._tar.addfile(info, io.BytesIO(content))
+            with self._telling_how_to_go_on(self.folder / self._shards[-1]["file"]):
+                self._tar.addfile(info, io.BytesIO(content))
+        except UserError:
+            raise
         except ValueError as error:
             raise UserError(f"the column name in {name!r} is too long for a tar ({error})") from error
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}; free space, then --resume") from error
 
     def _end_shard(self) -> None:
         assert self._tar is not None
-        self._tar.close()
-        self._tar = None
         shard = self._shards[-1]
         partial, tar = self._partial(shard), self.folder / shard["file"]
-        index = build_index(partial)
-        sync(partial)
-        partial.rename(tar)
-        save_index(index, tar.with_suffix(".idx.npz"))
+        with self._telling_how_to_go_on(tar):
+            self._tar.close()
+            index = build_index(partial)
+            sync(partial)
+            partial.rename(tar)
+        self._tar = None
+        path = tar.with_suffix(".idx.npz")
+        with self._telling_how_to_go_on(path):
+            save_index(index, path)
         shard.update(_about(tar, index))
+
+    @contextmanager
+    def _telling_how_to_go_on(self, path: Path) -> Iterator[None]:
+        """Make one line of what the system says against writing a file, also where another line was made of it."""
+        try:
+            yield
+        except (OSError, UserError) as error:
+            cause = error.__cause__ if isinstance(error, UserError) else error
+            if not isinstance(cause, OSError):
+                raise
+            if self._tar is not None:
+                self._drop_partial(self._tar)  # before free space is asked for
+            size = f", up to {self.shard_bytes / 2**20:.1f} MiB" if path.suffix == ".tar" else ""
+            why = reason(cause, self.folder)
+            raise UserError(f"cannot write {path}{size}: {why}, then --resume") from cause
+
+    def _drop_partial(self, tar: tarfile.TarFile) -> None:
+        with suppress(OSError):  # what it still holds back may not fit on the disk either
+            tar.close()
+        self._partial(self._shards[-1]).unlink(missing_ok=True)
 
     def _partial(self, shard: dict[str, Any]) -> Path:
         return self.folder / f".{shard['file']}.tmp"
@@ -236,6 +265,18 @@ class EpisodeWriter:
             "shardlist": [{"url": shard["file"], "nsamples": shard["episodes"]} for shard in self._shards],
             "provenance": self.provenance,
         }
+
+
+def is_finished(folder: str | Path, *, provenance: dict[str, Any], episodes: int) -> bool:
+    """Whether a folder holds the whole data set; UserError if it holds another one."""
+    folder = Path(folder)
+    if not (folder / MANIFEST).exists():
+        return False
+    manifest = read_manifest(folder)
+    if manifest["provenance"] != provenance or manifest["episodes"] != episodes:
+        raise UserError(f"{folder} is finished and was made from another source or setting; choose another folder")
+    (folder / BEGUN).unlink(missing_ok=True)  # of one that died with its last step
+    return True
 
 
 def _about(tar: Path, index: Index) -> dict[str, Any]:

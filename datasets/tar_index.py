@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import zipfile
@@ -127,10 +128,18 @@ def _check_only_zeros_follow(file: BinaryIO, at: int, tar: Path) -> None:
         raise UserError(f"{tar} is truncated after byte {at}: its end is missing; {REMEDY}")
 
 
+def index_bytes(index: Index) -> bytes:
+    """An index as the arrays of a file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **_arrays(index))  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
 def save_index(index: Index, path: Path) -> None:
     """Write an index as arrays."""
-    with written_atomically(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **_arrays(index))  # type: ignore[arg-type]
+    content = index_bytes(index)
+    with written_atomically(path, needed=len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def load_index(path: Path, *, tar_bytes: int) -> Index:
@@ -180,27 +189,47 @@ def digest_of(index: Index) -> str:
 
 
 def index_of(tar: Path, *, digest: str | None, sha256: str) -> Index:
-    """The stored index, or one made anew where it is missing, damaged, older than its shard or not of that digest.
+    """The stored index, or one made anew where it is missing, damaged, not of that digest, or of none and older.
+
+    Copies often lose the times of files. One of that digest is the index of the shard that the manifest lists, so it
+    stays; whether the newer tar is that shard is asked once and noted in the index's time. In a folder that cannot be
+    written it could not be noted: there each member is compared with its checksum when it is read, as anywhere, raw
+    and jpeg frames only at `verify: full`.
 
     Raises:
         UserError: the shard itself is not of that sha256; asked only where all of it is read anyway.
     """
     path = tar.with_suffix(".idx.npz")
-    with contextlib.suppress(*INDEX_RAISES):
-        if path.stat().st_mtime_ns >= tar.stat().st_mtime_ns:
-            index = load_index(path, tar_bytes=tar.stat().st_size)
-            if digest is None or digest_of(index) == digest:
-                return index
+    index = _stored(path, tar)
+    if index is not None:
+        is_older = path.stat().st_mtime_ns < tar.stat().st_mtime_ns
+        if digest_of(index) == digest or (digest is None and not is_older):
+            if is_older and os.access(path, os.W_OK):
+                print(f"lewm: {tar} is newer than its index: compared with its sha256, once", file=sys.stderr)
+                _check_sha256(tar, sha256)
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+            return index
     print(f"lewm: the index of {tar} is missing, damaged or older than it: made anew", file=sys.stderr)
     index = build_index(tar)
+    _check_sha256(tar, sha256)
+    with contextlib.suppress(UserError):  # a folder that cannot be written
+        save_index(index, path)
+    return index
+
+
+def _stored(path: Path, tar: Path) -> Index | None:
+    with contextlib.suppress(*INDEX_RAISES):
+        return load_index(path, tar_bytes=tar.stat().st_size)
+    return None
+
+
+def _check_sha256(tar: Path, sha256: str) -> None:
     if file_sha256(tar) != sha256:
         raise UserError(
             f"{tar} is damaged or exchanged: its sha256 is not the manifest's; {REMEDY}, or see all with "
             "`lewm inspect --verify`"
         )
-    with contextlib.suppress(UserError):  # a folder that cannot be written
-        save_index(index, path)
-    return index
 
 
 def file_sha256(path: Path) -> str:

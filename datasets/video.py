@@ -24,6 +24,7 @@ VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".gif")
 IMAGES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 ACTIONS = (".npy", ".csv")
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
+AV_RAISES = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError)  # of damage
 EIGHT_BIT = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # modes whose conversion to RGB loses no depth
 
 
@@ -75,18 +76,23 @@ def _video(path: Path) -> Iterator[np.ndarray]:
     av = require_av()
     try:
         # An open file and not its name: FFmpeg reads "a:b.mp4" as an address, and "%" as a pattern.
-        with path.open("rb") as file, av.open(file) as container:
+        with path.open("rb") as file, av.open(file, metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise UserError(f"no picture in {path}: it has sound only")
+            decoder = container.streams.video[0].codec_context
+            if decoder is None:
+                raise UserError(f"not a readable video: {path} (of an unknown codec); copy or convert it again")
             # Otherwise what is damaged is painted over with guesses. A file cut between two frames still reads as a
             # shorter video, which the number of its actions tells.
-            container.streams.video[0].codec_context.options = {"err_detect": "explode"}
+            decoder.options = {"err_detect": "explode"}
             for frame in container.decode(video=0):
                 if frame.is_corrupt:
                     raise UserError(f"not a readable video: {path} (a damaged frame); copy or convert it again")
                 yield frame.to_ndarray(format="rgb24")
-    except (av.error.FFmpegError, OSError) as error:
-        reason = error.strerror or type(error).__name__
+    except UserError:
+        raise
+    except (av.error.FFmpegError, *AV_RAISES) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"not a readable video: {path} ({reason}); copy or convert it again") from error
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
 import zipfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +71,38 @@ def read(path: str | Path) -> dict[str, Any]:
     about = content["lewm"]
     if not isinstance(about, dict) or not isinstance(about.get("format"), int) or "interface" not in about:
         raise UserError(f"not a readable checkpoint: {path}; its description of the model is damaged")
+    if not _are_plain(content["state_dict"]):
+        raise UserError(f"not a readable checkpoint: {path}; its weights are not the tensors that it holds")
     if about["format"] > FORMAT:
         raise UserError(f"{path} was written by lewm {about.get('version')}; install that version or later")
     return content
 
 
+def _are_plain(state: Any) -> bool:
+    """Whether these are tensors that take no more room than they have: one number may be shown as a terabyte of it."""
+    return isinstance(state, dict) and all(
+        isinstance(x, torch.Tensor)
+        and x.layout is torch.strided
+        and x.device.type == "cpu"
+        and x.nbytes <= x.untyped_storage().nbytes()
+        for x in state.values()
+    )
+
+
 def _check_every_byte(path: Path) -> None:
-    """ValueError where a part differs from its CRC-32: torch writes them but does not read them."""
+    """ValueError where a part differs from its CRC-32, which torch writes but does not read, or would swell."""
     with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)  # as torch writes them
+        if not stored or sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ValueError("its parts are compressed or share bytes")
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"{damaged} differs from its checksum")
 
 
 def load(path: str | Path) -> WorldModel:
-    """The frozen world model of a checkpoint file, a run folder, or a folder of runs (then the newest)."""
+    """The frozen world model of a checkpoint file, a run folder, or a folder of runs (then the newest valid one)."""
     path = resolve(path)
     content, prefix = read(path), "model."
     try:
@@ -107,16 +126,32 @@ def untrained(model: WorldModel, seed: int) -> WorldModel:
 
 
 def resolve(path: str | Path) -> Path:
-    """The checkpoint file meant by a file, a run folder, or a folder of runs."""
+    """The checkpoint meant by a file, a run folder or a folder of runs: the newest valid, saying what was skipped."""
     path = Path(path)
     if path.is_file():
         return path
     if not path.exists():
         raise UserError(f"no such checkpoint or run: {path}")
-    found = newest_first(path)
-    if not found:
-        raise UserError(f"no checkpoint in {path}; `lewm fit` writes them to RUN/checkpoints")
-    return found[0]
+    found, skipped = newest_valid(path)
+    if found is None:
+        raise UserError(_why_none(path, skipped))
+    for each in skipped:
+        _say_skipped(each, each.stat().st_mtime_ns)
+    return found
+
+
+@cache
+def _say_skipped(path: Path, written_ns: int) -> None:
+    """Print it, once however often the same file is met."""
+    print(f"lewm: skipped a checkpoint that cannot be read: {path}", file=sys.stderr)
+
+
+def _why_none(folder: Path, skipped: list[Path]) -> str:
+    if not skipped:
+        return f"no checkpoint in {folder}; `lewm fit` writes them to RUN/checkpoints"
+    why = f"no checkpoint in {folder} can be read: {', '.join(path.name for path in skipped)} are damaged"
+    others = [path for path in sorted(skipped[0].parent.glob("*.ckpt")) if path not in skipped and is_valid(path)]
+    return f"{why}; by its name {others[0]} can" if others else f"{why}; restore one"
 
 
 def every(paths: Sequence[str | Path]) -> list[Path]:
@@ -190,13 +225,19 @@ def newest_valid(folder: str | Path) -> tuple[Path | None, list[Path]]:
     """The newest checkpoint of the newest run that has one that can be read, and those skipped on the way to it."""
     skipped = []
     for path in (path for run in _runs(Path(folder)) for path in _of_run(run)):
-        try:
-            read(path)
-        except UserError:
-            skipped.append(path)
-        else:
+        if is_valid(path):
             return path, skipped
+        skipped.append(path)
     return None, skipped
+
+
+def is_valid(path: Path) -> bool:
+    """Whether a checkpoint file can be read."""
+    try:
+        read(path)
+    except UserError:
+        return False
+    return True
 
 
 def run_folder(path: str | Path) -> Path | None:

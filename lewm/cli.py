@@ -27,6 +27,7 @@ Train, probe and test world models on offline pixel trajectories.
   inspect    what is in a data set; --verify reads every byte
   probe      physical quantities from frozen embeddings, and open-loop error
   surprise   violation of expectation
+  plan       goal-reaching in latent space, beside a random policy
   report     one HTML page of all that is known about a run
   doctor     versions, devices, and what is wrong with this installation
 
@@ -48,6 +49,7 @@ def collect(
     policy: str = "expert",
     workers: int = 0,
     codec: Literal["auto", "raw", "zstd", "zlib", "png", "jpeg"] = "auto",
+    resume: bool = False,
     triples: int = 0,
     kinds: str | None = None,
 ) -> None:
@@ -64,6 +66,7 @@ def collect(
         policy: behaviour: expert, wander or random.
         workers: processes; 0 for none beside this one.
         codec: how frames are stored; auto takes zstd where it halves them, else raw.
+        resume: keep the finished shards of an interrupted run.
         triples: write this many triples of clips (unperturbed, colour change, teleport) instead of episodes.
         kinds: with --triples, other events than these two, by commas, as moved,heavier,wall_colour; all for every one
             that the world can do.
@@ -78,7 +81,7 @@ def collect(
     behaviour = partial(make_policy, env, policy)
     for make in (world, behaviour):
         make()  # a wrong name is said before any process starts
-    provenance = {"env": env, "policy": policy, "seed": seed, "image_size": image_size}
+    provenance: dict[str, Any] = {"env": env, "policy": policy, "seed": seed, "image_size": image_size}
     if kinds is not None and not triples:
         raise UserError("--kinds are of clips, and --triples says how many; add it, as --triples 100")
     if kinds is not None:
@@ -87,7 +90,8 @@ def collect(
     elif triples:
         collect_triples(world(), behaviour(), out, triples=triples, seed=seed, provenance=provenance)
     else:
-        run(world, behaviour, out, episodes=episodes, seed=seed, workers=workers, codec=codec, provenance=provenance)
+        how = {"seed": seed, "workers": workers, "codec": codec, "resume": resume, "provenance": provenance}
+        run(world, behaviour, out, episodes=episodes, **how)
     print(f"written: {out}")
 
 
@@ -264,6 +268,84 @@ def surprise(
     )
 
 
+def plan(
+    checkpoint: str,
+    env: str,
+    data: str,
+    out: str | None = None,
+    solver: str = "cem",
+    protocol: Literal["strict", "moderate", "paper"] = "strict",
+    manifest: str | None = None,
+    write_manifest: str | None = None,
+    split: Literal["auto", "train", "val", "test", "all"] = "auto",
+    pairs: int | None = None,
+    seeds: int | None = None,
+    seed: int = 0,
+    horizon: int | None = None,
+    execute: int | None = None,
+    iterations: int | None = None,
+    samples: int | None = None,
+    elites: int | None = None,
+    cost: str = "last",
+    offset: int | None = None,
+    budget: int | None = None,
+    batch: int = 64,
+) -> None:
+    """Reach goals by planning in latent space, on held-out pairs, beside random actions.
+
+    Example: lewm plan runs/demo --env two_room --data data/two_room --protocol moderate --pairs 30 --seeds 1
+
+    Args:
+        checkpoint: a checkpoint, a run folder, or a folder of runs.
+        env: the world: two_room.
+        data: data set whose episodes give starts and goals; with true states.
+        out: folder for result.json, result.csv, pairs.csv and plots; null for report/plan in the run's folder.
+        solver: cem, icem, mppi, gradient, shooting or random.
+        protocol: rules of the sample and of success (docs/planning.md): strict, moderate, or paper for comparison.
+        manifest: file of frozen pairs; null to draw them.
+        write_manifest: write the pairs to this file.
+        split: episodes to draw from; auto for the protocol's own (test; paper: all). Of a data set collected with
+            other seeds all are held out.
+        pairs: fewer or more than the protocol says.
+        seeds: number of planner seeds; null for the protocol's.
+        seed: of the pairs drawn, of the first planner and of intervals.
+        horizon: blocks planned ahead; null for the solver's own, here and below.
+        execute: blocks executed before planning again; null for all.
+        iterations: of a search.
+        samples: candidates of an iteration.
+        elites: of them the next iteration is drawn around; null for one in ten.
+        cost: last (distance at the last step), sum, nearest or order.
+        offset: steps from start to goal; null for the protocol's.
+        budget: environment steps; null for the protocol's.
+        batch: pairs planned for together; no outcome depends on it.
+    """
+    from lewm.probes.plan_run import plan as run
+
+    run(
+        checkpoint,
+        env=env,
+        data=data,
+        out=out,
+        solver=solver,
+        protocol=protocol,
+        manifest=manifest,
+        write_manifest=write_manifest,
+        split=split,
+        pairs=pairs,
+        seeds=seeds,
+        seed=seed,
+        horizon=horizon,
+        execute=execute,
+        iterations=iterations,
+        samples=samples,
+        elites=elites,
+        cost=cost,
+        offset=offset,
+        budget=budget,
+        batch=batch,
+    )
+
+
 def report(run: str) -> None:
     """Write one self-contained HTML page of all that is known about a run.
 
@@ -290,6 +372,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "probe": probe,
     "surprise": surprise,
+    "plan": plan,
     "report": report,
     "doctor": doctor,
 }
@@ -299,6 +382,7 @@ POSITIONAL = {
     "inspect": ("path",),
     "probe": ("checkpoint",),
     "surprise": ("checkpoint",),
+    "plan": ("checkpoint",),
     "report": ("run",),
 }
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -318,7 +402,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), 3, debug)
     except (UserError, OSError, MemoryError) as error:
         return _fail(_describe(error), 2, debug)
-    except RuntimeError as error:
+    except Exception as error:
         if (lost := _lost_worker(error)) is None:
             raise
         return _fail(lost, 2, debug)
@@ -364,11 +448,16 @@ def _describe(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _lost_worker(error: RuntimeError) -> str | None:
-    """What to do about a loader's worker that the system ended; None for any other error."""
+def _lost_worker(error: BaseException | None) -> str | None:
+    """What to do about a loader's worker that the system ended; None for any other error.
+
+    torch raises in a signal's handler, wherever the program just is, so that the error may have become another's cause.
+    """
+    if error is None:
+        return None
     text = " ".join(str(error).split())
     if not text.startswith("DataLoader worker ("):
-        return None
+        return _lost_worker(error.__cause__ or error.__context__)
     shared = Path("/dev/shm")
     free = f" ({shutil.disk_usage(shared).free / 2**30:.1f} GiB free)" if shared.exists() else ""
     return (

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from lewm.errors import UserError
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def shipped(name: str) -> Path:
     """A file under `configs/`, from the installed package or a bare checkout."""
@@ -39,34 +41,43 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextmanager
-def written_atomically(path: str | Path, *, needed: int | None = None) -> Iterator[Path]:
+def written_atomically(
+    path: str | Path, *, needed: int | None = None, locked: bool = False, elsewhere: str = "choose another place"
+) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced to disk and takes its place in one step.
 
     On any error the temporary file is removed and what stood at `path` is untouched. Where the disk is full the
-    UserError says how many bytes are free, and how many are `needed` if the caller knows.
+    UserError says how many bytes are free, and how many are `needed` if the caller knows; `elsewhere` is its advice.
+    With `locked`, one process at a time writes: what one left that was killed is then written over by the next.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp" if locked else f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {_reason(error, path.parent, needed)}") from error
+        _remove(temporary)  # before free space is asked for
+        raise UserError(f"cannot write {path}: {reason(error, path.parent, needed)} or {elsewhere}") from error
     finally:
-        with suppress(OSError):  # in a folder that may no longer be written to, say: the first error is the one to tell
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def _reason(error: OSError, folder: Path, needed: int | None) -> str:
-    """What the system says, and what to do about it."""
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # in a folder that may no longer be written to, say: the first error is the one to tell
+        temporary.unlink(missing_ok=True)
+
+
+def reason(error: OSError, folder: Path, needed: int | None = None) -> str:
+    """What the system says, on a full disk how much is needed and free, and what to do about it."""
     why = error.strerror or str(error)
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{why}; free space or choose another place"
+    if error.errno not in DISK_FULL:
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        return f"{why}; {'allow writing there' if denied else 'free space'}"
     size = f"it needs {needed / 2**20:.1f} MiB, " if needed is not None else ""
     free = shutil.disk_usage(folder).free / 2**20
-    return f"{why}: {size}{free:.1f} MiB are free; free space or choose another place"
+    return f"{why}: {size}{free:.1f} MiB are free; free space"
 
 
 def sync(path: Path) -> None:

@@ -85,13 +85,7 @@ class _Each:
             pixels = file["pixels"]
             assert isinstance(pixels, h5py.Dataset)
             for i in range(len(self)):
-                try:
-                    frames = pixels[i]
-                except HDF5_RAISES as error:
-                    raise UserError(
-                        f"{self._place(i)}: frames cannot be read ({first_line(error)}); restore the file"
-                    ) from error
-                yield self._trial(i, frames)
+                yield self._trial(i, pixels)
 
     @property
     def num_frames(self) -> int:
@@ -122,15 +116,26 @@ class _Each:
     def _happening(self) -> Bool[np.ndarray, "n v"]:
         return self.happens & (np.array(self.kinds) != PLAIN)
 
-    def _trial(self, i: int, frames: UInt8[np.ndarray, "v t h w c"]) -> Trial:
-        plain, versions = self.kinds.index(PLAIN), {}
+    def _trial(self, i: int, pixels: h5py.Dataset) -> Trial:
+        plain = self.kinds.index(PLAIN)
+        frames = self._frames(i, plain, pixels)
+        shown, versions = self._clip(i, plain, frames), {}
         for kind in self.natures:
             j = self.kinds.index(kind)
             if self.happens[i, j]:
-                self._check_before(i, j, frames[j], frames[plain])
-                version = self._version(i, j, frames)
+                own = self._frames(i, j, pixels)  # one clip at a time: all of a trial are several times larger
+                self._check_before(i, j, own, frames)
+                version = self._version(i, j, own, shown)
                 versions |= {kind: version} if version else {}
-        return Trial(self._clip(i, plain, frames), versions, group=i)
+        return Trial(shown, versions, group=i)
+
+    def _frames(self, i: int, j: int, pixels: h5py.Dataset) -> UInt8[np.ndarray, "t h w c"]:
+        try:
+            return pixels[i, j]
+        except HDF5_RAISES as error:
+            raise UserError(
+                f"{self._place(i)}: frames cannot be read ({first_line(error)}); restore the file"
+            ) from error
 
     def _check_before(self, i: int, j: int, frames: np.ndarray, plain: np.ndarray) -> None:
         """UserError where a version differs from the plain clip before its event."""
@@ -147,16 +152,16 @@ class _Each:
                     f"perturb_step {event}; versions must be equal before the event: write the clips again"
                 )
 
-    def _version(self, i: int, j: int, frames: np.ndarray) -> Version | None:
+    def _version(self, i: int, j: int, frames: np.ndarray, plain: Clip) -> Version | None:
         """None where nothing is left of the event."""
-        own, plain = self._clip(i, j, frames), self._clip(i, self.kinds.index(PLAIN), frames)
+        own = self._clip(i, j, frames)
         if np.array_equal(own.pixels, plain.pixels) and np.array_equal(own.actions, plain.actions):
             return None
         return Version(own, event_step(int(self.events[i, j]), self.frameskip, self.num_frames))
 
     def _clip(self, i: int, j: int, frames: np.ndarray) -> Clip:
         kept = frame_rows(0, self.num_frames, self.frameskip)
-        return Clip(frames[j][kept], action_blocks(self.actions[i, j], 0, self.num_frames, self.frameskip))
+        return Clip(frames[kept], action_blocks(self.actions[i, j], 0, self.num_frames, self.frameskip))
 
     def _place(self, i: int, j: int | None = None) -> str:
         return f"{self.path}, trial {i}" + ("" if j is None else f", kind {self.kinds[j]!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from folder_server import serving
 from jaxtyping import install_import_hook
 
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # LightningCLI uses what jsonargparse will move
@@ -24,6 +26,8 @@ with install_import_hook(["lewm.model", "lewm.loss", "lewm.health", "lewm.clip"]
 
 from lewm.checkpoint import save
 from lewm.clip import Interface
+from lewm.datasets import remote
+from lewm.datasets.convert import convert
 from lewm.datasets.schema import Column
 from lewm.model.world_model import WorldModel
 
@@ -106,6 +110,70 @@ def write_flat(tmp_path: Path) -> Callable[..., Path]:
 def flat_file(write_flat: Callable[..., Path]) -> Path:
     """40 episodes of 1 to 30 rows."""
     return write_flat(flat_columns([1 + (7 * i) % 30 for i in range(40)]))
+
+
+LENGTHS = [20] * 12
+
+
+@pytest.fixture
+def make(write_flat: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Writes the same twelve episodes as shards of a codec and returns the folder."""
+
+    def write(codec: str = "zstd", name: str = "data", shard_bytes: int = 40_000, **changes: np.ndarray) -> Path:
+        file = write_flat(flat_columns(LENGTHS) | changes, f"{name}.h5")
+        convert(file, tmp_path / name, codec=codec, shard_bytes=shard_bytes)  # type: ignore[arg-type]
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory):
+    """40 episodes of 1 to 30 rows in nine raw shards or so."""
+    folder = tmp_path_factory.mktemp("original")
+    with h5py.File(folder / "flat.h5", "w") as file:
+        for name, values in flat_columns([1 + (7 * i) % 30 for i in range(40)]).items():
+            file[name] = values
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(os, "fsync", lambda descriptor: None)
+        convert(folder / "flat.h5", folder / "set", codec="raw", shard_bytes=60_000)
+    return folder / "set"
+
+
+@pytest.fixture
+def shards(original, tmp_path):
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(original, tmp_path / "set"))
+
+
+@pytest.fixture
+def server(shards):
+    """That copy over HTTP."""
+    with serving(shards) as server:
+        yield server
+
+
+@pytest.fixture
+def patient(monkeypatch, tmp_path):
+    """No pauses between attempts, no syncs to disk, and a cache of the test's own."""
+    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no machine loses its power here
+    monkeypatch.setenv("LEWM_CACHE", str(tmp_path / "cache"))
+
+
+def assert_same_content(a, b) -> None:
+    """Two sources hold the same episodes, bit for bit."""
+    assert a.keys == b.keys
+    assert a.lengths.tolist() == b.lengths.tolist()
+    assert a.columns == b.columns
+    assert a.fingerprint() == b.fingerprint()
+    for e in range(len(a.lengths)):
+        everything = np.arange(a.lengths[e])
+        assert (a.frames(e, everything) == b.frames(e, everything)).all()
+        assert a.actions(e).tobytes() == b.actions(e).tobytes()
+        for name in a.columns:
+            assert a.column(name, e).tobytes() == b.column(name, e).tobytes(), name
+            assert a.column(name, e).dtype == b.column(name, e).dtype
 
 
 class FakeSource:

@@ -155,6 +155,43 @@ def test_the_newest_valid_checkpoint_of_the_newest_run_is_found(tiny_model, tmp_
     assert (found.name, skipped) == ("step=90.ckpt", [newest])
 
 
+def a_run(folder: Path, model, *names: str) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in names:
+        checkpoint.save(model, folder / "checkpoints" / name)
+    return folder
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:1000])
+    return path
+
+
+def test_of_a_run_whose_newest_checkpoint_is_damaged_the_one_before_is_loaded_and_that_is_said(
+    tiny_model, tmp_path, capsys
+):
+    run = a_run(tmp_path / "run", tiny_model, "step=4.ckpt", "step=8.ckpt", "best.ckpt")
+    damaged = cut(run / "checkpoints" / "step=8.ckpt")
+    for path in (run, tmp_path):
+        assert checkpoint.resolve(path).name == "step=4.ckpt"
+    checkpoint.load(run)
+    assert checkpoint.run_folder(run) == run
+    assert capsys.readouterr().err == f"lewm: skipped a checkpoint that cannot be read: {damaged}\n"  # once
+
+
+def test_where_every_checkpoint_of_a_run_is_damaged_the_error_names_one_that_is_not(tiny_model, tmp_path):
+    run = a_run(tmp_path / "run", tiny_model, "step=4.ckpt", "step=8.ckpt", "best.ckpt")
+    for name in ("step=4.ckpt", "step=8.ckpt"):
+        cut(run / "checkpoints" / name)
+    best = run / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError, match=rf"step=8.ckpt, step=4.ckpt are damaged; by its name {best} can"):
+        checkpoint.load(run)
+    checkpoint.load(best)
+    cut(best)
+    with pytest.raises(UserError, match="are damaged; restore one"):
+        checkpoint.load(run)
+
+
 def test_an_untrained_control_has_the_same_shape_other_weights_and_leaves_randomness_alone(tiny_model):
     torch.manual_seed(5)
     expected = torch.rand(1)

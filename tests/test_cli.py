@@ -11,8 +11,10 @@ import h5py
 import numpy as np
 import pytest
 from conftest import TINY_FLAGS, flat_columns
+from lightning.pytorch.callbacks import Callback
 
 from lewm.cli import COMMANDS, HELP, TRAINER_COMMANDS, main
+from lewm.datasets.datamodule import ClipDataModule
 from lewm.datasets.split import part_of
 
 
@@ -105,12 +107,51 @@ def test_an_output_folder_that_cannot_be_made(capsys, flat_file, tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_accumulation_is_refused_with_the_reason(capsys, flat_file, tmp_path):
-    flags = ("--trainer.accumulate_grad_batches=2", f"--trainer.default_root_dir={tmp_path}")
-    assert "SIGReg is a statistic of the whole global batch" in refused(capsys, fit(flat_file, *flags))
+class Accumulate(Callback):
+    """Accumulates from the second epoch on, without saying so before."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        trainer.accumulate_grad_batches = 1 + trainer.current_epoch
 
 
-def test_a_global_batch_that_ranks_cannot_share(flat_file, tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        (["--trainer.accumulate_grad_batches=2"], 0),
+        (["--trainer.callbacks=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={1: 2}"], 0),
+        ([f"--trainer.callbacks={__name__}.Accumulate"], 2),  # known when it happens, before it takes effect
+    ],
+    ids=["a setting", "a schedule", "a callback"],
+)
+def test_accumulation_is_refused_with_the_reason(capsys, flat_file, tmp_path, flags, steps):
+    flags = [*flags, f"--trainer.default_root_dir={tmp_path}", "--trainer.limit_train_batches=2"]
+    flags += ["--trainer.max_epochs=3", "--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=1"]
+    message = refused(capsys, fit(flat_file, *flags))
+    assert "SIGReg is a statistic of the whole global batch" in message
+    assert "trainer.accumulate_grad_batches must be 1" in message
+    assert f"ended at step {steps}" in next(tmp_path.glob("lewm/*/log.txt")).read_text()
+
+
+def test_overfit_batches_is_refused_with_what_to_do_instead(capsys, flat_file, tmp_path):
+    flags = ("--trainer.overfit_batches=2", f"--trainer.default_root_dir={tmp_path}")
+    message = refused(capsys, fit(flat_file, *flags))
+    assert message.startswith("lewm: error: trainer.overfit_batches is 2: ")
+    assert "set trainer.limit_train_batches" in message
+    assert not list(tmp_path.glob("lewm/*"))
+
+
+@pytest.mark.parametrize(("batch", "world", "sizes"), [(7, 2, "[6, 8]"), (4, 8, "[8]"), (17, 8, "[16, 24]")])
+def test_a_global_batch_that_ranks_cannot_share_is_refused_with_those_that_they_can(
+    capsys, flat_file, tmp_path, monkeypatch, batch, world, sizes
+):
+    monkeypatch.setattr(ClipDataModule, "_rank_and_world", lambda self: (0, world))
+    flags = (f"--data.global_batch={batch}", f"--trainer.default_root_dir={tmp_path}")
+    assert refused(capsys, fit(flat_file, *flags)) == (
+        f"lewm: error: data.global_batch is {batch}, not a multiple of {world} ranks; try {sizes}"
+    )
+
+
+def test_two_ranks_that_cannot_share_a_global_batch_say_so_once(flat_file, tmp_path):
     command = fit(flat_file, "--trainer.devices=2", "--data.global_batch=7", f"--trainer.default_root_dir={tmp_path}")
     done = subprocess.run([sys.executable, "-m", "lewm", *command], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr[-500:]
@@ -226,3 +267,15 @@ def test_inspect_verify_ends_with_exit_code_2_on_damage(capsys, flat_file, tmp_p
 def test_doctor_says_which_case_torchvision_is(capsys):
     assert main(["doctor"]) == 0
     assert "torchvision guard: torchvision" in capsys.readouterr().out
+
+
+def test_a_lost_worker_is_named_also_where_its_error_became_the_cause_of_another(capsys, monkeypatch):
+    def wrapped(command, rest):
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        except RuntimeError as error:
+            raise TypeError("wrong shape") from error
+
+    monkeypatch.setattr("lewm.fit.main", wrapped)
+    message = refused(capsys, ["fit"])
+    assert message.startswith("lewm: error: DataLoader worker (pid 7) is killed by signal: Killed: memory ran out")

@@ -377,7 +377,7 @@ def test_trials_can_be_looped_over_again_and_are_read_one_at_a_time(clip_file, m
     trials = read_clip_file(clip_file, 5, 7)
     assert reads == []
     first = next(iter(trials.each))
-    assert reads == [0]
+    assert {trial for trial, _ in reads} == {0}
     loops = [list(trials.each) for _ in range(2)]
     assert [trial.group for trial in loops[0]] == list(range(7))
     for again in loops:

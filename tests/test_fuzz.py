@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import fuzz
+import fuzz_large
 from fuzz_faults import mutate
 
 from lewm.datasets import npy
@@ -41,7 +46,9 @@ def test_no_fault_of_any_file_gives_a_wrong_clip_or_a_traceback(bench, name, see
     assert acceptable(name, outcome), outcome
 
 
-def test_hdf5_is_read_in_a_child_that_neither_crashes_nor_hangs_and_whose_death_would_be_counted(tmp_path, monkeypatch):
+def test_hdf5_and_videos_are_read_in_a_child_that_neither_crashes_nor_hangs_and_whose_death_would_be_counted(
+    tmp_path, monkeypatch
+):
     reader = fuzz.Reader(tmp_path)
     try:
         for name in fuzz.ISOLATED:
@@ -56,6 +63,30 @@ def test_hdf5_is_read_in_a_child_that_neither_crashes_nor_hangs_and_whose_death_
     finally:
         reader.close()
         reader._notes.close()
+
+
+LARGE = ["shards, raw", "bombs in zstd", "bombs in png", "file of clips", "images of clips"]
+
+
+def test_large_damaged_files_and_bombs_take_less_than_twice_their_part_and_64_mib(tmp_path):
+    command = [sys.executable, fuzz_large.__file__, f"--n={3 * len(LARGE)}", f"--kinds={';'.join(LARGE)}"]
+    done = subprocess.run([*command, f"--json={tmp_path / 'found.json'}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [len(found[name]) for name in LARGE] == [3] * len(LARGE)
+    assert max(outcome["memory"] for outcome in found["shards, raw"]) > fuzz_large.PART  # it is measured
+
+
+def test_memory_beyond_the_bar_is_seen_and_a_child_that_dies_is_counted():
+    def greedy(path):
+        return {"sum": float(np.ones(2**24).sum())}  # 128 MiB
+
+    kind = fuzz.Kind(lambda folder: None, lambda rng, folder: "", greedy)
+    found = fuzz_large.forked(lambda: vars(fuzz.outcome_of(kind, {"sum": 2.0**24}, Path("x"), "")))
+    assert found["outcome"] == "right"
+    assert found["memory"] > fuzz_large.KINDS["bombs in zstd"].bar
+    died = fuzz_large.forked(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert died["outcome"] == "CRASH"
 
 
 def test_a_wrong_clip_is_told_from_a_right_one_and_from_one_that_nothing_covers():

@@ -1,18 +1,14 @@
 """Shards behind a URL: the same clips as from disk, bounded patience, plain errors, no secrets."""
 
 import json
-import os
 import re
-import shutil
 import sys
 from base64 import b64encode
-from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_FLAGS, flat_columns
+from conftest import TINY_FLAGS, assert_same_content
 from folder_server import FOREVER, serving
 
 from lewm.datasets import remote
@@ -27,48 +23,7 @@ from lewm.errors import UserError
 SHARD = "shard-000001.tar"
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch, tmp_path):
-    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # slow, and no machine loses its power here
-    monkeypatch.setenv("LEWM_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """40 episodes in nine shards or so."""
-    folder = tmp_path_factory.mktemp("original")
-    with h5py.File(folder / "flat.h5", "w") as file:
-        for name, values in flat_columns([1 + (7 * i) % 30 for i in range(40)]).items():
-            file[name] = values
-    with pytest.MonkeyPatch.context() as quick:
-        quick.setattr(os, "fsync", lambda descriptor: None)
-        convert(folder / "flat.h5", folder / "set", codec="raw", shard_bytes=60_000)
-    return folder / "set"
-
-
-@pytest.fixture
-def shards(original, tmp_path):
-    """A copy that a test may damage."""
-    return Path(shutil.copytree(original, tmp_path / "set"))
-
-
-@pytest.fixture
-def server(shards):
-    with serving(shards) as server:
-        yield server
-
-
-def same(a, b) -> None:
-    assert a.keys == b.keys
-    assert a.lengths.tolist() == b.lengths.tolist()
-    assert a.fingerprint() == b.fingerprint()
-    for e in range(len(a.lengths)):
-        everything = np.arange(a.lengths[e])
-        assert (a.frames(e, everything) == b.frames(e, everything)).all()
-        assert a.actions(e).tobytes() == b.actions(e).tobytes()
-        for name in a.columns:
-            assert a.column(name, e).tobytes() == b.column(name, e).tobytes(), name
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 def module(path, **changes) -> ClipDataModule:
@@ -93,7 +48,7 @@ def test_an_http_folder_holds_exactly_what_the_folder_holds(flat_file, tmp_path,
     convert(flat_file, tmp_path / "set", codec=codec, shard_bytes=200_000)
     with serving(tmp_path / "set") as server:
         source = open_source(server.url)
-        same(open_source(tmp_path / "set"), source)
+        assert_same_content(open_source(tmp_path / "set"), source)
         assert list(source.damage()) == []
         assert all(server.whole[shard["file"]] == 1 for shard in source.manifest["shards"])
 
@@ -105,7 +60,7 @@ def test_other_kinds_of_url_do_as_well(shards, kind):
     url = f"{kind}://{shards}"
     if kind == "memory":
         fsspec.filesystem("memory").put(f"{shards}/", f"{shards}/", recursive=True)
-    same(open_source(shards), open_source(url))
+    assert_same_content(open_source(shards), open_source(url))
 
 
 def test_batches_statistics_and_split_are_the_local_ones_bit_for_bit(server, shards):
@@ -229,7 +184,7 @@ def test_an_index_that_is_missing_or_wrong_is_made_from_the_shard(server, shards
     source = open_source(server.url)
     assert "made from the shard" in capsys.readouterr().err
     (shards / SHARD).with_suffix(".idx.npz").unlink(missing_ok=True)
-    same(near, source)
+    assert_same_content(near, source)
 
 
 def test_no_secret_of_a_url_is_shown(server, capsys):
@@ -377,7 +332,7 @@ def test_an_s3_bucket_holds_exactly_what_the_folder_holds(shards, monkeypatch):
         near, far = module(shards), module("s3://lewm/some/set")
         assert near.interface == far.interface
         assert not [shard for shard in far.source.manifest["shards"] if far.source.cache.has(shard)]
-        same(near.source, far.source)
+        assert_same_content(near.source, far.source)
         with pytest.raises(NotFetched, match="is not there"):
             open_source("s3://lewm/other")
         monkeypatch.setattr(far.source.cache, "has", lambda shard: False)

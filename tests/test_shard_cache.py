@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -13,14 +14,12 @@ import time
 import warnings
 from pathlib import Path
 
-import h5py
 import pytest
-from conftest import flat_columns
-from folder_server import serving
+from conftest import TINY_FLAGS
 
-from lewm.datasets import remote
-from lewm.datasets.convert import convert
+from lewm.cli import main
 from lewm.datasets.remote import NotFetched, RemoteFolder
+from lewm.datasets.schema import open_source
 from lewm.datasets.shard_cache import ShardCache, cache_folder, cache_root
 from lewm.datasets.tar_index import file_sha256
 
@@ -28,6 +27,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 from lewm.datasets.remote import RemoteFolder
+from lewm.datasets.schema import open_source
 from lewm.datasets.shard_cache import ShardCache
 from lewm.datasets.tar_index import file_sha256
 url, folder, shard = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
@@ -38,30 +38,7 @@ print(file_sha256(cache.shard(shard)), flush=True)
 """
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch):
-    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("original")
-    with h5py.File(folder / "flat.h5", "w") as file:
-        for name, values in flat_columns([20] * 8).items():
-            file[name] = values
-    convert(folder / "flat.h5", folder / "set", codec="raw", shard_bytes=60_000)
-    return folder / "set"
-
-
-@pytest.fixture
-def shards(original, tmp_path):
-    return Path(shutil.copytree(original, tmp_path / "set"))
-
-
-@pytest.fixture
-def server(shards):
-    with serving(shards) as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture
@@ -174,7 +151,7 @@ def test_a_disk_that_takes_no_more_is_said_with_the_space_needed_and_nothing_sta
     resource.setrlimit(resource.RLIMIT_FSIZE, (shard["bytes"] // 2, hard))  # a write beyond it fails as on a full disk
     try:
         with pytest.raises(
-            NotFetched, match=rf"full: {shard['file']} needs 0.1 MiB, [0-9.]+ MiB are free; .*data.cache"
+            NotFetched, match=rf"{shard['file']}: .*it needs 0.1 MiB, [0-9.]+ MiB are free; .*data.cache"
         ):
             cache.shard(shard)
     finally:
@@ -189,7 +166,7 @@ def test_a_disk_full_at_the_very_end_leaves_nothing_either(cache, manifest, monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(NotFetched, match=r"full: shard-000000\.tar needs"):
+    with pytest.raises(NotFetched, match=r"shard-000000\.tar: .*it needs"):
         cache.shard(manifest["shards"][0])
     assert files(cache.folder) == []
 
@@ -220,3 +197,64 @@ def test_the_cache_lies_where_it_is_told_to(monkeypatch, tmp_path):
     assert cache_root("~/here") == Path.home() / "here"
     monkeypatch.delenv("LEWM_CACHE")
     assert cache_root() == Path.home() / ".cache" / "lewm"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 300 kB: three shards or so."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a file system takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.filterwarnings("ignore:clip .* is left out")  # none may be
+@pytest.mark.parametrize("command", ["inspect", "fit"])
+def test_a_disk_that_fills_up_ends_a_run_with_the_space_needed_and_nothing_partial(
+    server, manifest, small_disk, tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.setenv("LEWM_CACHE", str(small_disk))
+    fit = [*TINY_FLAGS, f"--data.path={server.url}", "--data.frameskip=3", "--data.on_bad_record=skip"]
+    fit += [f"--trainer.default_root_dir={tmp_path}", "--trainer.max_epochs=1", "--trainer.logger=false"]
+    assert main([command, *(fit if command == "fit" else [server.url, "--verify"])]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lewm: error: ")]
+    whole = sum(shard["bytes"] for shard in manifest["shards"]) / 2**20
+    told = rf"cannot write {small_disk}/.*: it needs 0\.[0-9] MiB, 0\.[0-9] MiB are free; free space or choose another "
+    assert re.search(told + rf"--data.cache \(the whole set takes {whole:.1f} MiB\)", line)
+    (cache,) = small_disk.iterdir()
+    assert not list(cache.glob(".*.tmp"))
+    for shard in manifest["shards"]:
+        assert not (path := cache / shard["file"]).exists() or file_sha256(path) == shard["sha256"]
+    free = shutil.disk_usage(small_disk).free
+    assert free < max(shard["bytes"] for shard in manifest["shards"])
+
+
+def test_a_temporary_folder_without_space_for_the_manifest_is_said(server, monkeypatch):
+    def full(self, name, to, **about):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RemoteFolder, "fetch", full)
+    with pytest.raises(NotFetched, match=r"cannot keep .*manifest.json in .*: No space left.*TMPDIR"):
+        open_source(server.url)
+
+
+def test_an_index_that_the_disk_does_not_take_is_said_with_the_space_it_needs(
+    server, shards, cache, manifest, monkeypatch
+):
+    shard = manifest["shards"][0]
+    (shards / shard["file"].replace(".tar", ".idx.npz")).unlink()
+    cache.shard(shard)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, hard))
+    try:
+        with monkeypatch.context() as larger, pytest.raises(NotFetched, match=r"idx.npz: .*it needs 1.0 MiB.*cache"):
+            larger.setattr("lewm.datasets.shard_cache.index_bytes", lambda index: bytes(2**20))
+            cache.index(shard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert len(cache.index(shard)) == shard["episodes"]

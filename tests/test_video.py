@@ -191,6 +191,19 @@ def test_a_truncated_or_empty_video_is_refused(tmp_path, suffix):
             read_frames(path)
 
 
+def test_a_video_whose_notes_are_no_text_is_read_and_one_of_an_unknown_codec_is_refused(tmp_path):
+    write_video(moving_square(), tmp_path / "clip.mp4", fps=10)
+    whole, frames = (tmp_path / "clip.mp4").read_bytes(), read_frames(tmp_path / "clip.mp4")
+    assert b"Lavf" in whole
+    (tmp_path / "notes.mp4").write_bytes(whole.replace(b"Lavf", b"\xeb\x83\xff\xfe"))
+    assert np.array_equal(read_frames(tmp_path / "notes.mp4"), frames)
+    with av.open(tmp_path / "clip.mp4") as container:
+        codec = container.streams.video[0].codec_context.codec_tag.encode()
+    (tmp_path / "codec.mp4").write_bytes(whole.replace(codec, b"zzzz"))
+    with pytest.raises(UserError, match=r"not a readable video: .*codec.mp4 \(of an unknown codec\)"):
+        read_frames(tmp_path / "codec.mp4")
+
+
 def test_a_file_with_sound_only_is_refused(tmp_path):
     with av.open(str(tmp_path / "v.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)

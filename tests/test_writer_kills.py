@@ -81,9 +81,14 @@ def killed(source: Path, out: Path, stands: Callable[[], bool]) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
+def finished(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which file each finished shard is, and when it was last written."""
+    return {tar.name: ((at := tar.stat()).st_ino, at.st_mtime_ns) for tar in folder.glob("shard-*.tar")}
+
+
 def check_and_resume(source: Path, out: Path, whole: dict[str, bytes]) -> None:
-    """What the kill left is whole or hidden; what `--resume` makes of it has every byte of an uninterrupted run."""
-    left = content(out) if out.exists() else {}
+    """What the kill left is whole or hidden; `--resume` keeps its shards and ends in an uninterrupted run's bytes."""
+    left, kept = content(out) if out.exists() else {}, finished(out)
     for name, found in left.items():
         assert name.startswith(".") or found == whole[name], name
     if "manifest.json" not in left and out.exists():
@@ -91,6 +96,7 @@ def check_and_resume(source: Path, out: Path, whole: dict[str, bytes]) -> None:
             open_source(out)
     assert main(["convert", str(source), str(out), *RESUME]) == 0
     assert content(out) == {name: found for name, found in whole.items() if name != "seconds"}
+    assert kept.items() <= finished(out).items()
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
