@@ -317,7 +317,7 @@ def plan(
         cost: last (distance at the last step), sum, nearest or order.
         offset: steps from start to goal; null for the protocol's.
         budget: environment steps; null for the protocol's.
-        batch: pairs planned for together; no outcome depends on it.
+        batch: pairs planned for together; the noise does not depend on it, sums differ by rounding.
     """
     from lewm.probes.plan_run import plan as run
 

@@ -160,4 +160,6 @@ def test_what_of_a_rule_is_not_met_is_said():
     other = STRICT.changed(offset=None, budget=100)
     found = other.missed(STRICT, pairs=99, seeds=2, held_out=False)
     assert len(found) == 4 and "budget 100 instead of 50" in found and "99 pairs instead of 100" in found
+    (unknown,) = STRICT.missed(STRICT, pairs=100, seeds=3, held_out=None)
+    assert "perhaps not held out" in unknown
     assert PAPER.missed(PAPER, pairs=50, seeds=1, held_out=False) == []

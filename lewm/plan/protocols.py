@@ -57,8 +57,9 @@ class Protocol:
             found.append(f"{pairs} pairs instead of {own.pairs}")
         if seeds < own.seeds:
             found.append(f"planner seeds {seeds} instead of {own.seeds}")
-        if own.held_out and held_out is False:
-            found.append("some of the episodes are not held out")
+        if own.held_out and held_out is not True:
+            known = "not held out" if held_out is False else "perhaps not held out: the training data are not at hand"
+            found.append(f"some of the episodes are {known}")
         return found
 
 
