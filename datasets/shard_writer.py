@@ -18,7 +18,7 @@ from lewm.datasets.pixels import CODECS, PackedFrames, choose_codec, pack
 from lewm.datasets.schema import Column
 from lewm.datasets.stats import check_actions
 from lewm.datasets.summary import fingerprint
-from lewm.datasets.tar_index import Index, Member, build_index, digest_of, file_sha256, save_index
+from lewm.datasets.tar_index import Index, Member, build_index, digest_of, file_sha256, save_index, stored_index
 from lewm.datasets.tar_shards import ShardSource, column_of, escape
 from lewm.errors import UserError
 from lewm.paths import make_folder, reason, sync, written_atomically
@@ -224,8 +224,14 @@ class EpisodeWriter:
         for number, tar in enumerate(sorted(self.folder.glob("shard-*.tar"))):
             if tar.name != f"shard-{number:06d}.tar":
                 raise UserError(f"{self.folder} lacks shard-{number:06d}.tar but has {tar.name}; start again elsewhere")
-            index = build_index(tar)
-            save_index(index, tar.with_suffix(".idx.npz"))
+            index, path = build_index(tar), tar.with_suffix(".idx.npz")
+            noted = stored_index(path, tar)
+            if noted is not None and digest_of(noted) != digest_of(index):
+                raise UserError(
+                    f"{tar} has changed since it was written, say its checksums; remove it and those after it, then "
+                    "--resume"
+                )
+            save_index(index, path)
             try:
                 if number == 0:
                     self._take_over_schema(tar, index["ep000000"])
@@ -273,7 +279,7 @@ def is_finished(folder: str | Path, *, provenance: dict[str, Any], episodes: int
     if not (folder / MANIFEST).exists():
         return False
     manifest = read_manifest(folder)
-    if manifest["provenance"] != provenance or manifest["episodes"] != episodes:
+    if manifest.get("provenance") != provenance or manifest.get("episodes") != episodes:
         raise UserError(f"{folder} is finished and was made from another source or setting; choose another folder")
     (folder / BEGUN).unlink(missing_ok=True)  # of one that died with its last step
     return True

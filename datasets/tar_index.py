@@ -11,6 +11,7 @@ import io
 import os
 import re
 import sys
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -200,7 +201,7 @@ def index_of(tar: Path, *, digest: str | None, sha256: str) -> Index:
         UserError: the shard itself is not of that sha256; asked only where all of it is read anyway.
     """
     path = tar.with_suffix(".idx.npz")
-    index = _stored(path, tar)
+    index = stored_index(path, tar)
     if index is not None:
         is_older = path.stat().st_mtime_ns < tar.stat().st_mtime_ns
         if digest_of(index) == digest or (digest is None and not is_older):
@@ -208,7 +209,8 @@ def index_of(tar: Path, *, digest: str | None, sha256: str) -> Index:
                 print(f"lewm: {tar} is newer than its index: compared with its sha256, once", file=sys.stderr)
                 _check_sha256(tar, sha256)
                 with contextlib.suppress(OSError):
-                    os.utime(path)
+                    now = max(time.time_ns(), tar.stat().st_mtime_ns)  # a file server's clock may be ahead
+                    os.utime(path, ns=(now, now))
             return index
     print(f"lewm: the index of {tar} is missing, damaged or older than it: made anew", file=sys.stderr)
     index = build_index(tar)
@@ -218,7 +220,8 @@ def index_of(tar: Path, *, digest: str | None, sha256: str) -> Index:
     return index
 
 
-def _stored(path: Path, tar: Path) -> Index | None:
+def stored_index(path: Path, tar: Path) -> Index | None:
+    """The index beside a shard; None where there is none that can be read and fits the shard's size."""
     with contextlib.suppress(*INDEX_RAISES):
         return load_index(path, tar_bytes=tar.stat().st_size)
     return None

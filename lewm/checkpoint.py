@@ -38,8 +38,11 @@ def write(content: dict[str, Any], path: str | Path) -> None:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # torch hides the system's error of a failed write behind one of its own
-            cause = error.__context__
-            raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+                raise  # not of the disk: of a device, say
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def _num_bytes(content: Any) -> int:

@@ -84,6 +84,8 @@ class LeaveTogether(Callback):
         call_off_observer()
         if not self._over.wait(patience_s):
             with saving:  # and none is begun
+                if self._over.is_set():
+                    return
                 if speaks(self._store):
                     print(f"lewm: error: {advice(why)}", file=sys.stderr, flush=True)
                 os._exit(2)

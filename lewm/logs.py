@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import threading
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_warn
 
-from lewm.errors import UserError
+from lewm.errors import GuardStop, SignalStop, UserError
 from lewm.paths import written_atomically
 
 LOG = logging.getLogger("lewm")
@@ -58,11 +60,14 @@ class _Writer(ExperimentWriter):
         """Write the rows that were logged since the last time."""
         if not self.metrics:
             return
-        if set().union(*self.metrics) <= set(self.metrics_keys):
-            self._append()
-        else:  # the first time too, when no column is known
-            self._rewrite([*logged_rows(self._path, self._before), *self.metrics])
-            self._before = None
+        try:
+            if set().union(*self.metrics) <= set(self.metrics_keys):
+                self._append()
+            else:  # the first time too, when no column is known
+                self._rewrite([*logged_rows(self._path, self._before), *self.metrics])
+                self._before = None
+        except UserError as error:
+            raise _Unwritten(str(error)) from error
         self.metrics = []
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
@@ -136,14 +141,34 @@ def full_disk_named(folder: Path) -> Iterator[None]:
     threading.excepthook = print_others
     try:
         yield
-    except OSError as error:
-        if not _is_full(error):
-            raise
-        raise UserError(
-            f"cannot write the logs in {folder}: {error.strerror}; free space and go on with --resume auto"
-        ) from error
+    except (OSError, _Unwritten) as error:
+        why = str(error)
+        if isinstance(error, OSError):
+            if not (_is_full(error) and _is_of_tensorboard(error)):
+                raise
+            why = f"cannot write the logs in {folder}: {error.strerror}; free space and go on with --resume auto"
+        if (stop := _stop_before(error)) is not None:
+            rank_zero_warn(why)
+            raise stop from None
+        raise UserError(why) from error
     finally:
         threading.excepthook = print_of_thread
+
+
+class _Unwritten(UserError):
+    """Rows could not be written."""
+
+
+def _stop_before(error: BaseException) -> GuardStop | SignalStop | None:
+    """What had ended the run already when its logs were closed, which is what its exit code has to say."""
+    before = error.__context__
+    while before is not None and not isinstance(before, GuardStop | SignalStop):
+        before = before.__context__
+    return before
+
+
+def _is_of_tensorboard(error: BaseException) -> bool:
+    return any("tensorboard" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _is_full(error: BaseException | None) -> bool:

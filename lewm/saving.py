@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,18 @@ class SaveEvery(Callback):
     def __init__(self, folder: Path, every: int, keep: int) -> None:
         self.folder, self.every, self.keep = folder, every, keep
         self._saved = 0  # the step of the last one
+        self._looked = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         step = trainer.global_step
+        self._set_damaged_aside(trainer)
         is_there = trainer.strategy.broadcast((self.folder / f"step={step}.ckpt").exists())
         self._saved = step if is_there or step == 0 else -1  # from `best.ckpt`, or from another run's
         self._tidy(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._tidy(trainer)  # of a run that was already at its end, for which nothing else is called
+        self._set_damaged_aside(trainer)  # of a run that was already at its end, for which nothing else is called
+        self._tidy(trainer)
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         # Every batch is an optimiser step. Lightning's count for the logs may be one ahead after a resume.
@@ -96,6 +100,16 @@ class SaveEvery(Callback):
             setattr(count, name, getattr(count, name) + 1)
         self._saved = trainer.global_step
         self._tidy(trainer)
+
+    def _set_damaged_aside(self, trainer: L.Trainer) -> None:
+        """A checkpoint that cannot be read takes no place among those that are kept; looked for once."""
+        if self._looked or not trainer.is_global_zero:
+            return
+        self._looked = True
+        for path in checkpoints.newest_first(self.folder.parent):
+            if not checkpoints.is_valid(path):
+                path.rename(path.with_suffix(".damaged"))
+                print(f"lewm: set aside {path.with_suffix('.damaged')}: it cannot be read", file=sys.stderr)
 
     def _tidy(self, trainer: L.Trainer) -> None:
         """Remove what a killed save left, and checkpoints beyond those to keep, of which a killed removal leaves one.
@@ -139,7 +153,9 @@ class StopOnSignal(Callback):
             self._received = signal.SIGTERM
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        self._agreed = int(max_over_ranks(torch.tensor(self._received, device=pl_module.device)))
+        self._agreed = self._received
+        if trainer.world_size > 1:
+            self._agreed = int(max_over_ranks(torch.tensor(self._received, device=pl_module.device)))
 
     def on_train_batch_start(self, *args: Any) -> None:
         # Here and not where it was agreed: what the last batch logged has been written, validation has ended.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from lewm.errors import UserError
-from lewm.logs import MetricsFile, logged_rows
+from lewm.errors import GuardStop, SignalStop, UserError
+from lewm.logs import MetricsFile, full_disk_named, logged_rows
 
 
 def log(folder: Path, steps: range, before: int | None = None, **more: float) -> MetricsFile:
@@ -109,3 +110,30 @@ def test_a_last_row_without_an_end_is_left_out_when_a_run_goes_on(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_bytes(path.read_bytes()[:-3])  # step 12 would read as step 1
     assert [row["step"] for row in logged_rows(path, 13)] == [str(step) for step in range(12)]
+
+
+@pytest.mark.parametrize("stop", [GuardStop("the loss is nan"), SignalStop(signal.SIGTERM)])
+def test_what_ended_a_run_is_said_though_its_log_could_not_be_closed_on_a_full_disk(tmp_path, monkeypatch, stop):
+    logger = log(tmp_path, range(2))
+    logger.log_metrics({"loss": 1.0}, 2)
+    monkeypatch.setattr("lewm.logs._write", full)
+
+    def train():
+        with full_disk_named(tmp_path):
+            try:
+                raise stop
+            finally:
+                logger.save()
+
+    with pytest.warns(UserWarning, match="cannot write .*metrics.csv"), pytest.raises(type(stop)) as caught:
+        train()
+    assert caught.value is stop
+
+
+def test_a_full_disk_elsewhere_is_not_called_one_of_the_logs(tmp_path):
+    with pytest.raises(OSError, match="No space left"), full_disk_named(tmp_path):
+        full()
+
+
+def full(*args, **how):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -203,7 +203,7 @@ def test_the_paper_keeps_every_pair_and_needs_no_held_out_episodes(checkpoint, d
     assert result["excluded"] == {} and result["split"] == "all" and result["solved_at_start"]["pairs"] > 0
     solved_first = sum(row["step"] == "0" for row in rows(out))
     assert solved_first == result["solved_at_start"]["pairs"]
-    assert result["rule_missed"] == ["offset 10 instead of 100", "budget 20 instead of 150"]
+    assert result["rule_missed"] == ["offset 10 instead of 100", "budget 20 instead of 150", "40 pairs instead of 50"]
     assert result["plan_ms"]["plans"] > 0 and result["success"]["rate"] > 0
 
 

@@ -243,3 +243,15 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_keeps_what_was_save
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step=4.ckpt", "best.ckpt"}
     monkeypatch.undo()
     assert fit(data, tmp_path, *STEPS, "--resume=auto") == 0
+
+
+def test_a_checkpoint_that_cannot_be_read_takes_no_place_among_those_kept(data, tmp_path):
+    assert fit(data, tmp_path, *STEPS, "--keep=2") == 0
+    run = run_of(tmp_path)
+    folder = run / "checkpoints"
+    shutil.copy(folder / "step=8.ckpt", folder / "step=4.ckpt")  # of a removal that was killed
+    (folder / "step=8.ckpt").write_bytes(b"junk")
+    assert fit(data, tmp_path, *STEPS, "--keep=2", "--resume=auto") == 0
+    kept = checkpoint.newest_first(run)
+    assert len(kept) == 2 and all(map(checkpoint.is_valid, kept))
+    assert (folder / "step=8.damaged").read_bytes() == b"junk"

@@ -126,3 +126,14 @@ def test_frames_can_be_made_smaller_by_averaging(flat_file, tmp_path):
     small, full = open_source(tmp_path / "out"), open_source(flat_file)
     frame = full.frames(2, np.array([0]))[0].reshape(8, 2, 8, 2, 3).mean((1, 3))
     assert np.abs(small.frames(2, np.array([0]))[0] - frame).max() <= 1  # rounded along each axis
+
+
+def test_a_byte_that_changed_in_a_finished_shard_is_not_taken_over(flat_file, tmp_path):
+    convert(flat_file, tmp_path / "out", codec="raw")
+    (tmp_path / "out" / "manifest.json").unlink()
+    tar = tmp_path / "out" / "shard-000000.tar"
+    content = bytearray(tar.read_bytes())
+    content[1000] ^= 1  # of a frame
+    tar.write_bytes(content)
+    with pytest.raises(UserError, match="has changed since it was written"):
+        convert(flat_file, tmp_path / "out", codec="raw", resume=True)
