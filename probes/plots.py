@@ -130,7 +130,8 @@ def readable(axis: Axis) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = sorted(axis.get_view_interval())
-    axis.set_major_locator(LogLocator(subs=(1, 3) if high > 30 * low else (1, 2, 5), numticks=8))
+    subs = (1,) if high > 1500 * low else (1, 3) if high > 30 * low else (1, 2, 5)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=5 if subs == (1,) else 8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 

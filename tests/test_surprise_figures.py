@@ -205,7 +205,11 @@ def test_depths_have_a_panel_for_each_nature_and_many_kinds_one_more_row_for_cal
     assert [list(line.get_xdata()) for line in lines[:4]] == [[1]] * 4  # two kinds, plain and calibrated
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0011, 0.0042), (0.011, 0.12), (0.9, 310.0), (3.4, 5.2), (1200.0, 9100.0)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.0011, 0.0042), (0.011, 0.12), (0.9, 310.0), (3.4, 5.2), (1200.0, 9100.0)]
+    + [(0.003, 9.0), (0.005, 6000.0), (0.5, 1.2e6), (1e-4, 0.8), (2e-6, 0.8)],
+)
 def test_tick_labels_of_scores_stand_apart(low, high):
     steps, _ = made(CLASSIC, n=30)
     rng = np.random.default_rng(0)
