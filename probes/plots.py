@@ -130,7 +130,7 @@ def readable(axis: Axis) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = sorted(axis.get_view_interval())
-    subs = (1,) if high > 1500 * low else (1, 3) if high > 30 * low else (1, 2, 5)
+    subs = (1,) if high > 100 * low else (1, 3) if high > 30 * low else (1, 2, 5)
     axis.set_major_locator(LogLocator(subs=subs, numticks=5 if subs == (1,) else 8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
