@@ -46,7 +46,7 @@ def collect(
     episodes: int = 100,
     seed: int = 0,
     image_size: int = 64,
-    policy: str = "expert",
+    policy: str | None = None,
     workers: int = 0,
     codec: Literal["auto", "raw", "zstd", "zlib", "png", "jpeg"] = "auto",
     resume: bool = False,
@@ -63,7 +63,7 @@ def collect(
         episodes: how many episodes.
         seed: seed of starts and behaviour; the written bytes depend on it, not on the number of workers.
         image_size: side of the square frames.
-        policy: behaviour: expert, wander or random.
+        policy: behaviour, null for the world's own: of two_room expert, wander or random (docs/planning.md).
         workers: processes; 0 for none beside this one.
         codec: how frames are stored; auto takes zstd where it halves them, else raw.
         resume: keep the finished shards of an interrupted run.
@@ -75,9 +75,10 @@ def collect(
 
     from lewm.datasets.clip_writer import collect_clips, collect_triples
     from lewm.datasets.collect import collect as run
-    from lewm.envs import make_policy, make_world
+    from lewm.envs import make_policy, make_world, policies_of
 
     world = partial(make_world, env, image_size=image_size)
+    policy = policy or next(iter(policies_of(env)))
     behaviour = partial(make_policy, env, policy)
     for make in (world, behaviour):
         make()  # a wrong name is said before any process starts

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from lewm.datasets.schema import Source, require_column
 from lewm.datasets.split import episodes_of, part_of
-from lewm.envs.predicates import TwoRoomRules
-from lewm.envs.restored import RestoredTwoRoom
+from lewm.envs.predicates import Rules, State
+from lewm.envs.restored import Restored
 from lewm.errors import UserError
 from lewm.plan.evaluate import Task
 from lewm.plan.manifest import Manifest, draw, read
@@ -25,23 +26,29 @@ ALIKE = 4.0  # mean grey levels between a recorded frame and the world's own; co
 LOOKED_AT = 8  # pairs whose frames are compared
 
 
-def check_world(world: RestoredTwoRoom, rules: TwoRoomRules, env: str, source: Source) -> None:
+def check_world(world: Restored, rules: Rules, env: str, source: Source) -> None:
     """UserError where a data set has no true states of the world, or frames of another size than it."""
-    column = require_column(source, rules.column)
-    if column.shape != (rules.size,):
-        raise UserError(
-            f"{rules.column} of {source.path} has shape {column.shape}, a state of {env} has {rules.size} numbers; "
-            f"give data of {env}"
-        )
+    for name, size in rules.columns.items():
+        column = require_column(source, name)
+        if column.shape != (size,):
+            raise UserError(
+                f"{name} of {source.path} has shape {column.shape}, that of {env} has {size} numbers; "
+                f"give data of {env}"
+            )
     own = world.frame_shape
     if own != tuple(source.frame_shape):
         raise UserError(f"goal images of {source.path} are {source.frame_shape} (h, w, c), frames of {env} are {own}")
 
 
+def states_of(source: Source, rules: Rules, episode: int) -> Float[np.ndarray, "t x"]:
+    """True states of one episode."""
+    return np.concatenate([source.column(name, episode) for name in rules.columns], axis=1)
+
+
 def find_pairs(
     setting: Setting,
     source: Source,
-    rules: TwoRoomRules,
+    rules: Rules,
     env: str,
     rule: Protocol,
     *,
@@ -59,21 +66,21 @@ def find_pairs(
         raise UserError(f"{manifest} was drawn from split {found.split}, not {split}; leave --split out")
     number = {key: e for e, key in enumerate(source.keys)}
     for i, pair in enumerate(found.pairs if rule.excludes else ()):
-        states = source.column(rules.column, number[pair.episode])
+        states = states_of(source, rules, number[pair.episode])
         if (why := rules.reason(states[pair.start], states[pair.goal])) is not None:
             raise UserError(f"pair {i} of {manifest} is {why}, which protocol {rule.name} excludes; draw it again")
     return found if pairs is None else found.first(pairs)
 
 
 def draw_pairs(
-    setting: Setting, source: Source, rules: TwoRoomRules, env: str, rule: Protocol, split: str, num: int
+    setting: Setting, source: Source, rules: Rules, env: str, rule: Protocol, split: str, num: int
 ) -> Manifest:
     """A sample of the part; UserError where there is no pair."""
     split_seed = setting.model.interface.split_seed
     split = rule.split if split == AUTO else split
 
     def reasons(episode: int, offset: int) -> list[str | None]:
-        states = source.column(rules.column, episode)
+        states = states_of(source, rules, episode)
         return [rules.reason(a, b) for a, b in zip(states[:-offset], states[offset:], strict=True)]
 
     return draw(
@@ -91,29 +98,29 @@ def draw_pairs(
     )
 
 
-def tasks_of(manifest: Manifest, source: Source, rules: TwoRoomRules) -> list[Task]:
+def tasks_of(manifest: Manifest, source: Source, rules: Rules) -> list[Task]:
     """What is to be planned for: recorded start state, recorded goal frame, a judge that knows the goal's state."""
     number = {key: e for e, key in enumerate(source.keys)}
     found = []
     for pair in manifest.pairs:
-        states = source.column(rules.column, number[pair.episode])
+        states = states_of(source, rules, number[pair.episode])
         (goal,) = source.frames(number[pair.episode], np.array([pair.goal]))
         judge = _judge_of(rules, np.array(states[pair.goal]))
-        found.append(Task(pair.key, np.array(states[pair.start]), goal, judge))
+        found.append(Task(pair.key, rules.start(states[pair.start]), goal, judge))
     return found
 
 
-def _judge_of(rules: TwoRoomRules, goal: np.ndarray) -> Any:
+def _judge_of(rules: Rules, goal: State) -> Any:
     return lambda: rules.judge(goal)
 
 
-def goals_of(manifest: Manifest, source: Source, rules: TwoRoomRules) -> list[np.ndarray]:
+def goals_of(manifest: Manifest, source: Source, rules: Rules) -> list[State]:
     """True states of the goals, for the numbers of a result alone."""
     number = {key: e for e, key in enumerate(source.keys)}
-    return [np.array(source.column(rules.column, number[pair.episode])[pair.goal]) for pair in manifest.pairs]
+    return [np.array(states_of(source, rules, number[pair.episode])[pair.goal]) for pair in manifest.pairs]
 
 
-def check_look(manifest: Manifest, tasks: Sequence[Task], source: Source, world: RestoredTwoRoom, env: str) -> float:
+def check_look(manifest: Manifest, tasks: Sequence[Task], source: Source, world: Restored, env: str) -> float:
     """Mean grey levels between recorded start frames and the world's own; UserError where they show another world."""
     number = {key: e for e, key in enumerate(source.keys)}
     differences = []

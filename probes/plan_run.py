@@ -12,8 +12,9 @@ import numpy as np
 
 from lewm import checkpoint as checkpoints
 from lewm.datasets.schema import open_source
-from lewm.envs.predicates import TwoRoomRules, rules_of
-from lewm.envs.restored import restored_world
+from lewm.envs.predicates import Rules
+from lewm.envs.restored import Restored, restored_world
+from lewm.envs.rules import rules_of
 from lewm.errors import UserError
 from lewm.plan import make_solver
 from lewm.plan.cost import COSTS
@@ -44,7 +45,7 @@ class Runs:
     planned: Evaluation
     random: Evaluation
     goals: list[np.ndarray]  # true states
-    rules: TwoRoomRules
+    rules: Rules
 
     @property
     def labels(self) -> np.ndarray:
@@ -84,7 +85,7 @@ def plan(
     """Plan for every pair under every seed, and write what came of it."""
     own = protocol_of(protocol, env)
     rule = own.changed(offset=offset, budget=budget)
-    rules = rules_of_world(env, protocol)
+    rules = rules_of(env, protocol)
     for name, value in (("pairs", pairs), ("seeds", seeds), ("batch", batch)):
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")
@@ -123,12 +124,12 @@ def plan(
         sample.write(write_manifest)
     planner_seeds = [seed + i for i in range(own.seeds if seeds is None else seeds)]
 
-    def make_world() -> Any:
+    def make_restored() -> Restored:
         return restored_world(env, image_size=side)
 
     how = {"seeds": planner_seeds, "batch": batch}
-    planned = evaluate(make_mpc, tasks, make_world, **how, shown=SHOWN, what=f"{solver}, {len(tasks)} pairs")
-    floor = evaluate(lambda s: random_policy(make_mpc(s)), tasks, make_world, **how, what="random policy")
+    planned = evaluate(make_mpc, tasks, make_restored, **how, shown=SHOWN, what=f"{solver}, {len(tasks)} pairs")
+    floor = evaluate(lambda s: random_policy(make_mpc(s)), tasks, make_restored, **how, what="random policy")
     runs = Runs(sample, planned, floor, goals_of(sample, source, rules), rules)
 
     apart, how_known = held_out(sample, source, setting)
@@ -157,14 +158,6 @@ def plan(
     result = io.write_result(result, plan_figures(runs, setting, source, result), setting.out)
     print_plan(result)
     return result
-
-
-def rules_of_world(env: str, protocol: str) -> TwoRoomRules:
-    """The rules of a world; UserError for one that is not there, in the words of the worlds."""
-    from lewm.envs import make_world
-
-    make_world(env, image_size=64)
-    return rules_of(env, protocol)
 
 
 def solver_of(name: str, given: dict[str, int | None]) -> Planner:

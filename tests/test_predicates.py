@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lewm.envs.predicates import Judge, in_wall, rules_of, side
+from lewm.envs.predicates import Judge
 from lewm.envs.restored import restored_world
+from lewm.envs.rules import rules_of
 from lewm.envs.two_room import DOOR_SPAN, WALL_X, WALL_ZONE, Physics, next_state
 from lewm.envs.two_room_policy import direction
+from lewm.envs.two_room_rules import in_wall, side
 from lewm.errors import UserError
 
 GOAL = np.array((150.0, 120.0), np.float32)
@@ -97,9 +99,9 @@ def test_pairs_that_ask_for_nothing_have_a_reason():
 
 def test_a_world_without_rules_is_refused():
     with pytest.raises(UserError, match="it is for: two_room"):
-        rules_of("push_t", "strict")
-    with pytest.raises(UserError, match="no world 'push_t'"):
-        restored_world("push_t", image_size=64)
+        rules_of("moon", "strict")
+    with pytest.raises(UserError, match="no world 'moon'"):
+        restored_world("moon", image_size=64)
 
 
 def test_a_restored_world_goes_on_within_reach_of_its_own_target_and_beyond_its_own_time():

@@ -6,13 +6,11 @@ says of its end plays no part. Lengths are in the world's own units.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
-
-from lewm.envs.two_room import DONE_DISTANCE, DOOR_SPAN, WALL_X, WALL_ZONE
-from lewm.errors import UserError
 
 State = Float[np.ndarray, " x"]
 
@@ -37,7 +35,7 @@ class Judge:
 
 
 class Near:
-    """Within `near` of the goal."""
+    """Within `near` of the goal, Euclidean."""
 
     def __init__(self, goal: State, near: float) -> None:
         self.goal, self.near = goal, near
@@ -47,63 +45,38 @@ class Near:
         return distance(state, self.goal) < self.near
 
 
-class NearByTheDoor(Near):
-    """Within `near` of the goal, in its room, without ever having been in the wall or passed through it.
+class Rules(ABC):
+    """What counts in one world under one protocol.
 
-    The wall is passed lawfully where both ends of the step are at the door's height; so the world's own steps are.
+    A state is the numbers of the data set's `columns` in their order.
     """
 
-    def __init__(self, goal: State, near: float) -> None:
-        super().__init__(goal, near)
-        self.last: State | None = None
-        self.lawful = True
-
-    def __call__(self, state: State) -> bool:
-        """Now, and lawfully until now."""
-        last = state if self.last is None else self.last
-        passed = side(last) != side(state) and not (at_door(last) and at_door(state))
-        self.lawful = self.lawful and not passed and not in_wall(state)
-        self.last = np.array(state)
-        return self.lawful and side(state) == side(self.goal) and super().__call__(state)
-
-
-class TwoRoomRules:
-    """Two-Room under one protocol; states are (x, y)."""
-
-    column = "state"  # of a data set
-    size = 2
-    unit = "units of a 224 x 224 picture"
-    near = {"strict": 8.0, "moderate": 16.0, "paper": DONE_DISTANCE}
+    columns: dict[str, int]  # of a data set: how many numbers a row of each has
+    unit: str  # of `distance`
+    hold = 1  # states in a row
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
 
+    @abstractmethod
+    def condition(self, goal: State) -> Condition:
+        """What must hold of the states of one rollout."""
+
+    @abstractmethod
+    def distance(self, state: State, goal: State) -> float:
+        """How far it is to the goal; for pictures and tables, success is the condition's."""
+
+    def start(self, state: State) -> State:
+        """Where a rollout begins for a recorded state: at rest, but under `paper` with what velocity was recorded."""
+        return np.array(state)
+
     def judge(self, goal: State) -> Judge:
         """A judge of one rollout."""
-        condition = NearByTheDoor if self.protocol == "strict" else Near
-        return Judge(condition(goal, self.near[self.protocol]))
-
-    def distance(self, state: State, goal: State) -> float:
-        """How far it is to the goal, as the crow flies."""
-        return distance(state, goal)
+        return Judge(self.condition(goal), steps=self.hold)
 
     def reason(self, start: State, goal: State) -> str | None:
         """Why a pair asks for nothing, or cannot be judged; None where it can."""
-        if distance(start, goal) < self.near[self.protocol]:
-            return "solved_at_start"
-        if side(start) == side(goal):
-            return "one_room"
-        return "in_wall" if in_wall(start) or in_wall(goal) else None
-
-
-RULES = {"two_room": TwoRoomRules}
-
-
-def rules_of(world: str, protocol: str) -> TwoRoomRules:
-    """What counts in a world under a protocol; UserError for a world without rules."""
-    if world not in RULES:
-        raise UserError(f"success in world {world!r} is not defined; it is for: {', '.join(RULES)}")
-    return RULES[world](protocol)
+        return "solved_at_start" if self.condition(goal)(start) else None
 
 
 def distance(state: State, goal: State) -> float:
@@ -111,16 +84,6 @@ def distance(state: State, goal: State) -> float:
     return float(np.linalg.norm(np.asarray(state, np.float64) - np.asarray(goal, np.float64)))
 
 
-def side(state: State) -> bool:
-    """Whether in the left room; the doorway is halved."""
-    return bool(state[0] < WALL_X)
-
-
-def at_door(state: State) -> bool:
-    """Whether at a height that passes."""
-    return bool(DOOR_SPAN[0] <= state[1] <= DOOR_SPAN[1])
-
-
-def in_wall(state: State) -> bool:
-    """Whether where the wall would push the agent out."""
-    return bool(WALL_ZONE[0] < state[0] < WALL_ZONE[1]) and not at_door(state)
+def angle_between(a: float, b: float) -> float:
+    """The shortest way round, in radians: 0 to pi."""
+    return float(abs((a - b + np.pi) % (2 * np.pi) - np.pi))

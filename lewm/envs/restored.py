@@ -1,46 +1,58 @@
-"""Worlds that can be put into a recorded state, as an evaluation steps them: a frame and the true state, no more."""
+"""A world that can be put into a recorded state, as an evaluation steps it: a frame and the true state, no more."""
 
 from __future__ import annotations
+
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from lewm.envs import make_world
-from lewm.envs.two_room import TwoRoom
 
 Frame = UInt8[np.ndarray, "h w c"]
+State = Float[np.ndarray, " x"]
 
 
-class RestoredTwoRoom:
-    """Two-Room without its reward and its end: it goes on within reach of its own target, and after any step."""
+class Restorable(Protocol):
+    """What a world must have: frames as observations, its state, and a reset into a given one."""
 
-    def __init__(self, image_size: int) -> None:
-        world = make_world("two_room", image_size=image_size)
-        assert isinstance(world, TwoRoom)
+    action_space: Any
+    observation_space: Any
+
+    @property
+    def state(self) -> State: ...
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict]: ...
+
+    def step(self, action: np.ndarray) -> tuple[Frame, float, bool, bool, dict]: ...
+
+
+class Restored:
+    """A world without its reward and its end: it goes on within reach of its own target, and after any step."""
+
+    def __init__(self, world: Restorable) -> None:
         self.world = world
         space = world.action_space
         assert isinstance(space, gymnasium.spaces.Box)
         self.low, self.high = (tuple(float(v) for v in bound) for bound in (space.low, space.high))
 
     @property
-    def frame_shape(self) -> tuple[int, int, int]:
+    def frame_shape(self) -> tuple[int, ...]:
         """(h, w, c)."""
-        return (self.world.image_size, self.world.image_size, 3)
+        return tuple(self.world.observation_space.shape)
 
-    def restore(self, state: Float[np.ndarray, " x"]) -> Frame:
-        """Start at a recorded state, at rest; the frame there."""
+    def restore(self, state: State) -> Frame:
+        """Start at a recorded state; the frame there."""
         frame, _ = self.world.reset(seed=0, options={"state": state})
         return frame
 
-    def step(self, action: Float[np.ndarray, " a"]) -> tuple[Frame, Float[np.ndarray, " x"]]:
+    def step(self, action: Float[np.ndarray, " a"]) -> tuple[Frame, State]:
         """The next frame and state."""
         frame, *_ = self.world.step(action)
         return frame, self.world.state
 
 
-def restored_world(name: str, *, image_size: int) -> RestoredTwoRoom:
+def restored_world(name: str, *, image_size: int) -> Restored:
     """A world by name; UserError for one that is not there."""
-    if name != "two_room":
-        make_world(name, image_size=image_size)
-    return RestoredTwoRoom(image_size)
+    return Restored(make_world(name, image_size=image_size))
