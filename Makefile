@@ -31,7 +31,8 @@ test: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest
 
-# Collects Two-Room, trains on the CPU, probes, shows the impossible, and names report.html: minutes on two cores.
+# Collects Two-Room, trains on the CPU, probes, shows the impossible, plans on episodes of another seed, and names
+# report.html: minutes on two cores.
 demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/lewm collect two_room --out $(DEMO)/data --episodes 500 --image-size 32 --workers 2 --seed $(SEED)
@@ -40,6 +41,9 @@ demo: $(READY)
 	  --seed_everything $(SEED) --model.seed $(SEED) --data.seed $(SEED)
 	$(BIN)/lewm probe $(DEMO)/runs/seed$(SEED) --data $(DEMO)/data --max_frames 8000 --seed $(SEED)
 	$(BIN)/lewm surprise $(DEMO)/runs/seed$(SEED) --data $(DEMO)/triples.h5 --seed $(SEED)
+	$(BIN)/lewm collect two_room --out $(DEMO)/goals --episodes 150 --image-size 32 --workers 2 --seed 2000$(SEED)
+	$(BIN)/lewm plan $(DEMO)/runs/seed$(SEED) --env two_room --data $(DEMO)/goals --split all --protocol moderate \
+	  --pairs 30 --seeds 1 --seed $(SEED)
 	$(BIN)/lewm report $(DEMO)/runs/seed$(SEED)
 
 # make bench DATA=DIR, a folder with example files that stable-worldmodel wrote.

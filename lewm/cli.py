@@ -58,12 +58,12 @@ def collect(
     Example: lewm collect two_room --out data/two_room --episodes 500 --image_size 64 --workers 2
 
     Args:
-        env: the world: two_room.
+        env: the world: two_room, push_t, reacher, cube, or a Gymnasium id, as Pendulum-v1 (docs/planning.md, Worlds).
         out: folder of shards to write; with --triples, the HDF5 file to write.
         episodes: how many episodes.
         seed: seed of starts and behaviour; the written bytes depend on it, not on the number of workers.
         image_size: side of the square frames.
-        policy: behaviour, null for the world's own: of two_room expert, wander or random (docs/planning.md).
+        policy: behaviour, null for the world's own: of two_room expert, wander or random (docs/planning.md, Worlds).
         workers: processes; 0 for none beside this one.
         codec: how frames are stored; auto takes zstd where it halves them, else raw.
         resume: keep the finished shards of an interrupted run.
@@ -287,9 +287,16 @@ def plan(
     iterations: int | None = None,
     samples: int | None = None,
     elites: int | None = None,
+    std: float | None = None,
+    exponent: float | None = None,
+    lr: float | None = None,
+    starts: int | None = None,
     cost: str = "last",
+    action_penalty: float = 0.0,
+    goals: int = 1,
     offset: int | None = None,
     budget: int | None = None,
+    near: float | None = None,
     batch: int = 64,
 ) -> None:
     """Reach goals by planning in latent space, on held-out pairs, beside random actions.
@@ -298,7 +305,7 @@ def plan(
 
     Args:
         checkpoint: a checkpoint, a run folder, or a folder of runs.
-        env: the world: two_room.
+        env: the world: two_room, push_t, reacher, cube, or a Gymnasium id, as Pendulum-v1 (docs/planning.md, Worlds).
         data: data set whose episodes give starts and goals; with true states.
         out: folder for result.json, result.csv, pairs.csv and plots; null for report/plan in the run's folder.
         solver: cem, icem, mppi, gradient, shooting or random.
@@ -315,36 +322,23 @@ def plan(
         iterations: of a search.
         samples: candidates of an iteration.
         elites: of them the next iteration is drawn around; null for one in ten.
-        cost: last (distance at the last step), sum, nearest or order.
+        std: of the first candidates, in standard deviations of the training actions.
+        exponent: colour of the noise of cem, icem and mppi; 0 is white, 2 hangs together in time.
+        lr: step of the gradient solver, on the same scale as std.
+        starts: searches of the gradient solver beside each other.
+        cost: last (distance at the last step), sum, nearest (step), or order (of several goal frames).
+        action_penalty: weight of the mean squared action, on the same scale as std, beside the cost.
+        goals: goal frames, a block apart, the last being the goal; the protocols have one.
         offset: steps from start to goal; null for the protocol's.
         budget: environment steps; null for the protocol's.
+        near: distance to the goal that counts as solved, over the numbers of the state; of a Gymnasium id, where it
+            must be given. Worlds by name have rules of their own.
         batch: pairs planned for together; the noise does not depend on it, sums differ by rounding.
     """
+    given = dict(locals())
     from lewm.probes.plan_run import plan as run
 
-    run(
-        checkpoint,
-        env=env,
-        data=data,
-        out=out,
-        solver=solver,
-        protocol=protocol,
-        manifest=manifest,
-        write_manifest=write_manifest,
-        split=split,
-        pairs=pairs,
-        seeds=seeds,
-        seed=seed,
-        horizon=horizon,
-        execute=execute,
-        iterations=iterations,
-        samples=samples,
-        elites=elites,
-        cost=cost,
-        offset=offset,
-        budget=budget,
-        batch=batch,
-    )
+    run(given.pop("checkpoint"), **given)
 
 
 def report(run: str) -> None:

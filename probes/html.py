@@ -135,6 +135,15 @@ def image_file(path: Path, alt: str) -> str:
     return image(path.read_bytes(), alt) if path.is_file() else ""
 
 
+def film(path: Path, caption: str) -> str:
+    """A GIF file with a sentence above it; nothing where there is no such file."""
+    if not path.is_file():
+        return ""
+    source = f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    moving = f'<img alt="{escape(caption)}" src="{source}">'
+    return f"<figure>\n<figcaption>{escape(caption)}</figcaption>\n{moving}\n</figure>"
+
+
 def figure(path: Path, caption: str) -> str:
     """A PNG file with a sentence above it that says what it shows; nothing where there is no such file."""
     drawn = image_file(path, path.stem.replace("_", " "))

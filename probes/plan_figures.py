@@ -6,34 +6,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
-from lewm.datasets.schema import Source
 from lewm.plan.evaluate import Evaluation, Rollout
-from lewm.plan.manifest import Manifest
-from lewm.probes.features import device_of
-from lewm.probes.frames import choose_frames, read_frames
-from lewm.probes.parts import measured_episodes
+from lewm.probes.plan_shown import Shown
 from lewm.probes.plots import BLACK, BLUE, GREEN, GREY, ORANGE, RED, grid, new_figure, readable, styled
-from lewm.probes.setting import Setting
 from lewm.probes.surprise_strips import GAP, MARGIN, TITLE, WIDTH, canvas, draw_frame, said
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NEIGHBOURS = 1500  # frames among which the nearest to an imagined embedding is looked for
-CHUNK = 32  # of them encoded at once
 COLUMNS = 12  # frames in a strip, start and goal included
 NO_SEARCH = "no search: this solver asks no model"
 
 
-class Shown(Protocol):
+class Planned(Protocol):
     """What the figures need to know of a run."""
-
-    @property
-    def manifest(self) -> Manifest: ...
 
     @property
     def planned(self) -> Evaluation: ...
@@ -41,17 +30,17 @@ class Shown(Protocol):
     def distances(self, rollout: Rollout) -> np.ndarray: ...
 
 
-def plan_figures(runs: Shown, setting: Setting, source: Source, result: dict[str, Any]) -> dict[str, Figure]:
+def plan_figures(runs: Planned, shown: Sequence[Shown], result: dict[str, Any]) -> dict[str, Figure]:
     """All figures of one result, by file name."""
     return {
         "costs": costs(result["costs"]),
         "distances": distances(*block_distances(runs)),
         "drift": drift(result["drift"]),
-        "episodes": episodes(runs, setting, source, result),
+        "episodes": episodes(shown),
     }
 
 
-def block_distances(runs: Shown) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+def block_distances(runs: Planned) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Latent and true distance to the goal after every executed block of every rollout, and the block's number."""
     latent, true, number = [], [], []
     for rollout in runs.planned.rollouts:
@@ -140,84 +129,39 @@ def drift(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def episodes(runs: Shown, setting: Setting, source: Source, result: dict[str, Any]) -> Figure:
+def episodes(shown: Sequence[Shown]) -> Figure:
     """A few rollouts: start, what happened after every block, and goal; below it what the model had imagined.
 
     A plan begins at an orange border. An imagined embedding is shown by the frame, of the same part of the data, whose
     own embedding is nearest to it.
     """
-    filmed = [rollout for rollout in runs.planned.rollouts if rollout.imagined]
-    if not filmed:
+    if not shown:
         return said("no episode was planned for: all were solved at the start")
-    neighbours = Neighbours(setting, source, result["split"])
-    goals = goal_frames(runs.manifest, source)
-    h, w = source.frame_shape[:2]
-    num = max(min(len(rollout.imagined), COLUMNS - 2) for rollout in filmed)
+    h, w = shown[0].goal.shape[:2]
+    num = max(min(len(one.imagined), COLUMNS - 2) for one in shown)
     width = (WIDTH - 2 * MARGIN + GAP) / max(num + 2, 7) - GAP
     size = width, width * h / w
     pitch = TITLE + 2 * (size[1] + GAP) + 2 * GAP
     with styled():
-        figure = new_figure(WIDTH, 2 * MARGIN + pitch * len(filmed))
+        figure = new_figure(WIDTH, 2 * MARGIN + pitch * len(shown))
         ax = canvas(figure)
-        for row, rollout in enumerate(filmed):
-            strip = (rollout, neighbours.frames(rollout.imagined), goals[rollout.key])
-            _draw(ax, *strip, runs.distances(rollout), (MARGIN + row * pitch, *size), num)
+        for row, one in enumerate(shown):
+            _draw(ax, one, (MARGIN + row * pitch, *size), num)
     return figure
 
 
-def goal_frames(manifest: Manifest, source: Source) -> dict[str, UInt8[np.ndarray, "h w c"]]:
-    """The goal's frame of each pair, by its key."""
-    number = {key: e for e, key in enumerate(source.keys)}
-    return {p.key: source.frames(number[p.episode], np.array([p.goal]))[0] for p in manifest.pairs[:COLUMNS]}
-
-
-def _draw(
-    ax: Axes,
-    rollout: Rollout,
-    imagined: UInt8[np.ndarray, "n h w c"],
-    goal: UInt8[np.ndarray, "h w c"],
-    true: Float[np.ndarray, " t"],
-    place: tuple[float, float, float],
-    num: int,
-) -> None:
+def _draw(ax: Axes, one: Shown, place: tuple[float, float, float], num: int) -> None:
     top, width, height = place
-    solved = rollout.solved_at is not None
-    end = f"solved after {rollout.solved_at} steps" if solved else f"not solved, {true.min():.0f} away at best"
-    ax.text(MARGIN, top + TITLE - 0.08, f"{rollout.key}: {end}", weight="bold", va="baseline")
-    for column in range(min(num, len(imagined)) + 1):
+    ax.text(MARGIN, top + TITLE - 0.08, one.title, weight="bold", va="baseline")
+    for column in range(min(num, len(one.imagined)) + 1):
         x, y = MARGIN + column * (width + GAP), top + TITLE
-        draw_frame(ax, rollout.frames[column], (x, y, width, height), BLACK if column == 0 else None)
+        draw_frame(ax, one.after_blocks[column], (x, y, width, height), BLACK if column == 0 else None)
         if column:
-            colour = ORANGE if rollout.ahead[column - 1] == 1 else None  # a plan begins
-            draw_frame(ax, imagined[column - 1], (x, y + height + GAP, width, height), colour)
+            colour = ORANGE if one.rollout.ahead[column - 1] == 1 else None  # a plan begins
+            draw_frame(ax, one.imagined[column - 1], (x, y + height + GAP, width, height), colour)
     x = MARGIN + (num + 1) * (width + GAP)
-    draw_frame(ax, goal, (x, top + TITLE, width, height), GREEN if solved else RED)
+    draw_frame(ax, one.goal, (x, top + TITLE, width, height), GREEN if one.solved else RED)
     look = {"fontsize": 6.5, "va": "top", "color": GREY}
     below = top + TITLE + height + GAP + 0.04
     ax.text(MARGIN, below, "start; above\nwhat happened,\nbelow what\nwas imagined", **look)
     ax.text(x, below, "goal", **look)
-
-
-class Neighbours:
-    """Frames of a part of the data with their embeddings."""
-
-    def __init__(self, setting: Setting, source: Source, split: str) -> None:
-        self.source, model = source, setting.model
-        own = measured_episodes(source, split, model.interface.split_seed)
-        self.chosen = choose_frames(source.lengths, own, NEIGHBOURS)
-        self.pixels = read_frames(source, self.chosen)
-        self.z = torch.cat([self._encode(model, part) for part in np.split(self.pixels, _cuts(len(self.pixels)))])
-
-    def frames(self, imagined: Sequence[np.ndarray]) -> UInt8[np.ndarray, "n h w c"]:
-        """The frame nearest to each embedding."""
-        z = torch.from_numpy(np.stack(imagined)).float()
-        return self.pixels[torch.cdist(z, self.z).argmin(dim=1).numpy()]
-
-    @staticmethod
-    @torch.no_grad()
-    def _encode(model: Any, pixels: UInt8[np.ndarray, "n h w c"]) -> torch.Tensor:
-        return model.encode(torch.from_numpy(pixels)[:, None].to(device_of(model)))[:, 0].float().cpu()
-
-
-def _cuts(num: int) -> list[int]:
-    return list(range(CHUNK, num, CHUNK))

@@ -17,7 +17,7 @@ from lewm.envs.restored import Restored, restored_world
 from lewm.envs.rules import rules_of
 from lewm.errors import UserError
 from lewm.plan import make_solver
-from lewm.plan.cost import COSTS
+from lewm.plan.cost import COSTS, Cost, action_penalty, weighted
 from lewm.plan.evaluate import Evaluation, Rollout, evaluate, random_policy
 from lewm.plan.manifest import Manifest
 from lewm.plan.mpc import MPC
@@ -29,12 +29,15 @@ from lewm.probes import results as io
 from lewm.probes.features import device_of
 from lewm.probes.plan_figures import block_distances, plan_figures
 from lewm.probes.plan_pairs import AUTO, check_look, check_world, find_pairs, goals_of, held_out, tasks_of
+from lewm.probes.plan_shown import shown_of
 from lewm.probes.plan_tables import print_plan
+from lewm.probes.plan_videos import write_videos
 from lewm.probes.setting import check_fits, prepare
 
 ELITE_SHARE = 10  # of the samples one in ten is an elite, as in the paper
 SHOWN = 4  # pairs whose frames are drawn
 WITH_ELITES = ("cem", "icem")
+SETTINGS = ("horizon", "iterations", "samples", "elites", "std", "exponent", "lr", "starts")  # of a solver
 
 
 @dataclass(frozen=True)
@@ -77,25 +80,31 @@ def plan(
     iterations: int | None = None,
     samples: int | None = None,
     elites: int | None = None,
+    std: float | None = None,
+    exponent: float | None = None,
+    lr: float | None = None,
+    starts: int | None = None,
     cost: str = "last",
+    action_penalty: float = 0.0,
+    goals: int = 1,
     offset: int | None = None,
     budget: int | None = None,
+    near: float | None = None,
     batch: int = 64,
 ) -> dict[str, Any]:
     """Plan for every pair under every seed, and write what came of it."""
+    given = dict(locals())
     own = protocol_of(protocol, env)
     rule = own.changed(offset=offset, budget=budget)
-    rules = rules_of(env, protocol)
-    for name, value in (("pairs", pairs), ("seeds", seeds), ("batch", batch)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} is {value}; it must be at least 1")
-    if cost not in COSTS:
-        raise UserError(f"no cost {cost!r}; one of {', '.join(COSTS)}")
-    settings = {"horizon": horizon, "iterations": iterations, "samples": samples, "elites": elites}
-    planner = solver_of(solver, settings)
+    rules = rules_of(env, protocol, near)
+    for name in ("pairs", "seeds", "batch", "goals"):
+        if given[name] is not None and given[name] < 1:
+            raise UserError(f"--{name} is {given[name]}; it must be at least 1")
+    planner = solver_of(solver, {name: given[name] for name in SETTINGS})
+    check_cost(cost, action_penalty, goals, planner.horizon)
 
     path = checkpoints.resolve(checkpoint)
-    setting = prepare(path, io.out_folder(out, [path], "plan"), seed)
+    setting = prepare(path, io.out_folder(out, [path], f"plan/{protocol}"), seed)
     source = open_source(data)
     model, interface = setting.model, setting.model.interface
     check_fits(source.frame_shape, source.action_dim, interface, data)
@@ -109,7 +118,7 @@ def plan(
             model,
             planner,
             space,
-            cost=COSTS[cost],
+            cost=cost_of(cost, action_penalty, space),
             execute=execute,
             budget=rule.budget,
             seed=planner_seed,
@@ -117,9 +126,13 @@ def plan(
         )
 
     make_mpc(seed)  # settings that make no sense are said before anything is drawn
-    sample = find_pairs(setting, source, rules, env, rule, manifest=manifest, split=split, pairs=pairs)
-    tasks = tasks_of(sample, source, rules)
-    difference = check_look(sample, tasks, source, world, env)
+    sample, about = find_pairs(setting, source, rules, env, rule, manifest=manifest, split=split, pairs=pairs)
+    if len(sample.pairs) < (wanted := pairs or rule.pairs):
+        print(
+            f"notice: {len(sample.pairs)} pairs instead of {wanted}: there are no more in {data}, split {sample.split}"
+        )
+    tasks = tasks_of(sample, source, rules, goals=goals, frameskip=interface.frameskip)
+    difference = check_look(sample, source, rules, world, env)
     if write_manifest is not None:
         sample.write(write_manifest)
     planner_seeds = [seed + i for i in range(own.seeds if seeds is None else seeds)]
@@ -133,7 +146,8 @@ def plan(
     runs = Runs(sample, planned, floor, goals_of(sample, source, rules), rules)
 
     apart, how_known = held_out(sample, source, setting)
-    missed = rule.missed(own, pairs=len(tasks), seeds=len(planner_seeds), held_out=apart)
+    counted = {"pairs": len(tasks), "asked": pairs, "seeds": len(planner_seeds), "goals": goals}
+    missed = rule.missed(own, **counted, held_out=apart, as_drawn=about["as_drawn"])
     result = setting.describe(data, sample.fingerprint, sample.split) | {
         "env": env,
         "protocol": protocol,
@@ -142,25 +156,47 @@ def plan(
         "rule_missed": missed,
         "offset": rule.offset,
         "budget": rule.budget,
+        "near": near,
         "held_out": apart,
         "held_out_how": how_known,
         "look_difference": difference,
         "solver": {"name": solver, **settings_of(planner)},
         "objective": cost,
+        "action_penalty": action_penalty,
+        "goals": goals,
         "execute": planner.horizon if execute is None else execute,
         "frameskip": interface.frameskip,
         "seeds": planner_seeds,
         "batch": batch,
-        "manifest": {"path": str(manifest or write_manifest or ""), "checksum": sample.checksum},
+        "manifest": {"path": str(manifest or write_manifest or "")} | about,
     }
     result |= summarise(runs, result["execute"], seed)
     write_pairs(runs, setting.out / "pairs.csv")
-    result = io.write_result(result, plan_figures(runs, setting, source, result), setting.out)
+    shown = shown_of(runs, model, source, sample.split)
+    result["videos"] = write_videos(shown, setting.out)
+    result = io.write_result(result, plan_figures(runs, shown, result), setting.out)
     print_plan(result)
     return result
 
 
-def solver_of(name: str, given: dict[str, int | None]) -> Planner:
+def check_cost(name: str, penalty: float, goals: int, horizon: int) -> None:
+    """UserError for a cost that there is not, or that goals and horizon make no sense of."""
+    if name not in COSTS:
+        raise UserError(f"no cost {name!r}; one of {', '.join(COSTS)}")
+    if name == "order" and goals == 1:
+        raise UserError("--cost order with one goal frame is --cost last; give --goals 2 or more")
+    if name == "order" and goals > horizon:
+        raise UserError(f"--cost order: {goals} goal frames in order need a horizon of as many blocks, not {horizon}")
+    if not penalty >= 0:
+        raise UserError(f"--action_penalty is {penalty}; it must be at least 0")
+
+
+def cost_of(name: str, penalty: float, space: ActionSpace) -> Cost:
+    """A cost by name, and the mean squared action on the scale of the search with its weight."""
+    return weighted((1.0, COSTS[name]), (penalty, action_penalty(space))) if penalty else COSTS[name]
+
+
+def solver_of(name: str, given: dict[str, Any]) -> Planner:
     """A solver with the settings that were given; with other samples one in ten of them is an elite."""
     settings = {key: value for key, value in given.items() if value is not None}
     if "samples" in settings and "elites" not in settings and name in WITH_ELITES:
@@ -193,6 +229,8 @@ def summarise(runs: Runs, execute: int, seed: int) -> dict[str, Any]:
         "excluded": counts["reasons"] if excludes else {},
         "drawn_from": counts,
         "plan_ms": runs.planned.plan_ms(),
+        "search_ms": runs.planned.search_ms(),
+        "encode_ms": runs.planned.encode_ms(),
         "distance": {
             "unit": runs.rules.unit,
             "start_median": float(np.median([runs.distances(r)[0] for r in first])),

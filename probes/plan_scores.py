@@ -8,16 +8,27 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lewm.plan.evaluate import Evaluation
-from lewm.probes.statistics import Interval, clopper_pearson, mean_interval, means_by_group, rate_interval
+from lewm.probes.statistics import (
+    Interval,
+    clopper_pearson,
+    groups_of,
+    mean_interval,
+    means_by_group,
+    rate_interval,
+    sums_by_group,
+    wilson_interval,
+)
 
 
 def success(solved: Bool[np.ndarray, "s p"], labels: Int[np.ndarray, " p"], *, seed: int = 0) -> dict[str, Any]:
-    """Rate over pairs and seeds with its interval: Wilson over pairs for one seed, bootstrap over pairs for several.
+    """Rate over pairs and seeds with its interval: Wilson over pairs for one seed, for several the bootstrap as well.
 
-    Pairs of one episode, which `paper` allows, count as one group.
+    The bootstrap is too narrow for rates near 0 or 1, so an interval is never narrower than Wilson's for one seed on as
+    many pairs. Pairs of one episode, which `paper` allows, count as one group.
     """
     seeds, num = solved.shape
     found = rate_interval(solved.ravel(), np.tile(labels, seeds), seed=seed)
+    found = wider(found, _wilson(float(solved.mean()), groups_of(labels)[0]))
     return {
         "n": num,
         "rate": float(solved.mean()),
@@ -34,31 +45,96 @@ def difference(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Paired difference of two rates on the same pairs and seeds, with a bootstrap interval over pairs."""
+    """Paired difference of two rates on the same pairs and seeds, with its interval and a sign test over pairs.
+
+    For one seed Newcombe's interval, for several, or several pairs of an episode, one over the means of pairs.
+    `p_sign` is exact and two-sided: of the pairs that differ as many are better as a fair coin would show; for one seed
+    this is McNemar's test.
+    """
     each = solved.astype(float).mean(axis=0) - floor.astype(float).mean(axis=0)
-    found = difference_interval(each, labels, seed=seed)
+    if len(solved) == 1 and groups_of(labels)[0] == len(labels):
+        found = newcombe(solved[0], floor[0])
+    else:
+        found = difference_interval(each, labels, seed=seed)
+    means = means_by_group(each, labels)
     return {
         "mean": float(each.mean()),
         "ci95": found.bounds,
         "method": found.method.replace("episodes", "pairs"),
         "better": int((each > 0).sum()),
         "worse": int((each < 0).sum()),
+        "p_sign": sign_test(int((means > 0).sum()), int((means < 0).sum())),
     }
 
 
-def difference_interval(each: Float[np.ndarray, " p"], labels: Int[np.ndarray, " p"], *, seed: int = 0) -> Interval:
-    """Of a mean of numbers in [-1, 1]; where all groups agree, which a bootstrap takes for certainty, an exact bound.
+def wider(one: Interval, other: Interval) -> Interval:
+    """The lower of two lower ends and the higher of two higher ones."""
+    method = one.method if one.method == other.method else f"wider of {one.method} and {other.method}"
+    return Interval(min(one.low, other.low), max(one.high, other.high), method)
 
-    With all of n groups at v, at least p = 0.025^(1/n) of all groups are there (Clopper and Pearson); what the others
-    may be is at -1 or at 1.
+
+def sign_test(better: int, worse: int) -> float:
+    """Exact two-sided p of as many heads and tails from a fair coin; 1 of no throw."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def newcombe(first: Bool[np.ndarray, " p"], second: Bool[np.ndarray, " p"]) -> Interval:
+    """Score interval of the difference of two rates on the same pairs: Newcombe's square-and-add, method 10 [0].
+
+    With Wilson's interval l..u of each rate r, and the correlation phi of the two outcomes, corrected for continuity:
+
+        low = d - sqrt((r1 - l1)^2 - 2 phi (r1 - l1) (u2 - r2) + (u2 - r2)^2),   d = r1 - r2, high alike.
+
+    [0] R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired
+        data, Statistics in Medicine 17 (1998).
+    """
+    num = len(first)
+    rates = float(first.mean()), float(second.mean())
+    (l1, u1, _), (l2, u2, _) = (_wilson(rate, num) for rate in rates)
+    both, one, other, none = (int((a & b).sum()) for a in (first, ~first) for b in (second, ~second))
+    product = (both + one) * (other + none) * (both + other) * (one + none)
+    over = both * none - one * other
+    phi = (max(over - num / 2, 0) if over > 0 else over) / np.sqrt(product) if product else 0.0
+
+    def add(x: float, y: float) -> float:
+        return float(np.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y)))
+
+    d = rates[0] - rates[1]
+    low, high = d - add(rates[0] - l1, u2 - rates[1]), d + add(u1 - rates[0], rates[1] - l2)
+    return Interval(max(-1.0, low), min(1.0, high), "Newcombe's score interval of paired rates")
+
+
+def difference_interval(each: Float[np.ndarray, " p"], labels: Int[np.ndarray, " p"], *, seed: int = 0) -> Interval:
+    """Of a mean of numbers in [-1, 1]: the wider of a bootstrap and Student's t over groups.
+
+    Where all groups agree, which both take for certainty, an exact bound. With all of n groups at v, at least
+    p = 0.025^(1/n) of all groups are there (Clopper and Pearson); what the others may be is at -1 or at 1.
     """
     means = means_by_group(each, labels)
     if np.ptp(means) == 0:
         value, p = float(means[0]), clopper_pearson(len(means), len(means)).low
         low, high = (p * value + (1 - p) * end for end in (-1.0, 1.0))
         return Interval(low, high, "exact, all pairs agree")
-    low, high, method = mean_interval(each, labels, seed=seed)
+    low, high, method = wider(mean_interval(each, labels, seed=seed), student(each, labels))
     return Interval(max(-1.0, low), min(1.0, high), method)
+
+
+def student(each: Float[np.ndarray, " p"], labels: Int[np.ndarray, " p"]) -> Interval:
+    """Student's t over groups of the mean of all rows, linearised as in `mean_interval`."""
+    from scipy.stats import t
+
+    sums = sums_by_group(np.stack([each, np.ones(len(each))], axis=1), labels)
+    num, mean = len(sums), float(each.mean())
+    error = np.sqrt(num / (num - 1) * ((sums[:, 0] - mean * sums[:, 1]) ** 2).sum()) / len(each)
+    half = float(t.ppf(0.975, num - 1) * error)
+    return Interval(mean - half, mean + half, "Student's t over episodes")
+
+
+def _wilson(rate: float, num: int) -> Interval:
+    """Of a rate that need not be a whole number of successes."""
+    return wilson_interval(rate * num, num)  # type: ignore[arg-type]
 
 
 def drift(found: Evaluation, labels: Int[np.ndarray, " p"], *, seed: int = 0) -> list[dict[str, Any]]:

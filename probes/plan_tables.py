@@ -37,6 +37,10 @@ def solver_text(result: dict[str, Any]) -> str:
     """cem, 300 samples, 30 iterations, horizon 5, execute 5."""
     solver = result["solver"]
     parts = [f"{solver[name]} {name}" for name in ("samples", "starts", "elites", "iterations") if name in solver]
+    if result["goals"] > 1:
+        parts.append(f"{result['goals']} goal frames")
+    if result["action_penalty"]:
+        parts.append(f"action penalty {result['action_penalty']:g}")
     return ", ".join([solver["name"], *parts, f"horizon {solver['horizon']}", f"execute {result['execute']}"])
 
 
@@ -53,8 +57,9 @@ def notes(result: dict[str, Any]) -> list[str]:
     ms = result["plan_ms"]
     if ms["plans"]:
         lines.append(
-            f"{number(ms['median'], 1)} ms a plan and episode (95 %: {number(ms['p95'], 1)}), "
-            f"{ms['together']:g} episodes planned for together"
+            f"{number(ms['median'], 1)} ms a plan and episode (95 %: {number(ms['p95'], 1)}), {ms['together']:g} "
+            f"episodes together; a whole search {number(result['search_ms']['median'], 1)} ms, encoding before it "
+            f"{number(result['encode_ms']['median'], 1)} ms"
         )
     if result["drift"]:
         drift = ", ".join(f"{row['block']}: {number(row['mean'])}" for row in result["drift"])

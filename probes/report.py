@@ -14,12 +14,12 @@ import numpy as np
 from lewm import checkpoint as checkpoints
 from lewm.errors import UserError
 from lewm.paths import make_folder
-from lewm.probes import html, plots, report_probe, report_surprise
+from lewm.probes import html, plots, report_plan, report_probe, report_surprise
 from lewm.probes.provenance import Checkpoint, newest_checkpoint, origin, outdated
 from lewm.probes.results import plain, write_text
 from lewm.probes.verdict import Verdict, judge, key_figures
 
-EVALUATIONS = ("probe", "surprise")
+EVALUATIONS = ("probe", "surprise", *report_plan.FOLDERS)
 PANELS = {
     "Loss": ("train/loss", "val/loss"),
     "Prediction": ("train/pred_loss", "val/pred_loss", "val/copy_last"),
@@ -80,7 +80,7 @@ def report(run_folder: str | Path) -> Path:
         "environment": known.environment,
         "results": known.results,
         "outdated": known.outdated,
-        "missing": [name for name in EVALUATIONS if name not in known.results],
+        "missing": missing(known.results),
     }
     colour = {True: "good", False: "bad", None: ""}[verdict.good]
     reasons = "".join(html.paragraph(reason) for reason in verdict.reasons)
@@ -94,11 +94,18 @@ def report(run_folder: str | Path) -> Path:
         open_loop_section(known),
         probe_section(known),
         surprise_section(known),
+        plan_section(known),
         reproduce_section(known),
     ]
     write_text(out / "report.json", json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(out / "report.html", html.page(f"lewm report: {_title(run)}", body))
     return out / "report.html"
+
+
+def missing(results: dict[str, Any]) -> list[str]:
+    """Evaluations that were not made; of planning one protocol is enough."""
+    planned = any(name in results for name in report_plan.FOLDERS)
+    return [name for name in ("probe", "surprise") if name not in results] + ([] if planned else ["plan"])
 
 
 def verdict_of(known: Known) -> Verdict:
@@ -174,9 +181,9 @@ def finite(lines: Metrics) -> Metrics:
     return {name: (x[kept[name]], y[kept[name]]) for name, (x, y) in lines.items() if kept[name].any()}
 
 
-def not_yet(title: str, known: Known, command: str) -> str:
+def not_yet(title: str, known: Known, command: str, *more: str) -> str:
     """A section for what has not been evaluated: the command that does it."""
-    line = shlex.join(["lewm", command, str(known.run), "--data", known.data])
+    line = shlex.join(["lewm", command, str(known.run), *more, "--data", known.data])
     return html.section(title, html.paragraph("Not evaluated yet. This command does it:"), html.code(line))
 
 
@@ -248,6 +255,16 @@ def surprise_section(known: Known) -> str:
         return not_yet(title, known, "surprise")
     parts = report_surprise.parts(result, known.run / "report/surprise")
     return html.section(title, about_result(known, "surprise"), *parts)
+
+
+def plan_section(known: Known) -> str:
+    """Whether it reaches goals, under every protocol that was run."""
+    title = "Planning"
+    found = [name for name in report_plan.FOLDERS if name in known.results]
+    if not found:
+        return not_yet(title, known, "plan", "--env", "WORLD")
+    about = [about_result(known, name) for name in found]
+    return html.section(title, *about, *report_plan.parts(known.results, known.run / "report/plan"))
 
 
 def reproduce_section(known: Known) -> str:

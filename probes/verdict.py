@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from lewm.probes.plan_tables import percent
 from lewm.probes.provenance import Checkpoint, origin_note
+from lewm.probes.report_plan import FOLDERS
 from lewm.probes.surprise_tables import auroc_text, headline, kinds_of
 from lewm.probes.tables import correlation, number, three_figures
 
@@ -225,6 +227,8 @@ def against_controls(probe: Result) -> str | None:
 def key_figures(health: dict[str, float], results: dict[str, Result], newest: Checkpoint | None = None) -> list[Figure]:
     """The numbers that a reader looks for first; each note ends with what it was measured on."""
     makers = {"probe": probe_figures, "surprise": surprise_figures}
+    if (plan := headline_plan(results)) is not None:
+        makers[plan] = plan_figures
     found = []
     for name, make in makers.items():
         if result := results.get(name):
@@ -235,6 +239,18 @@ def key_figures(health: dict[str, float], results: dict[str, Result], newest: Ch
             Figure("effective rank", number(health["val/effective_rank"], 1), "of the latent space, last validation")
         )
     return found
+
+
+def headline_plan(results: dict[str, Result]) -> str | None:
+    """The result under the strictest protocol that there is one of."""
+    return next((name for name in FOLDERS if name in results), None)
+
+
+def plan_figures(plan: Result) -> list[Figure]:
+    """Success, beside random actions."""
+    success, random = percent(plan["success"]), percent(plan["random"])
+    note = f"{plan['n']} pairs x {len(plan['seeds'])} seeds, {plan['protocol']}; random actions {random}"
+    return [Figure("goals reached by planning", success, note)]
 
 
 def probe_figures(probe: Result) -> list[Figure]:

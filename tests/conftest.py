@@ -18,11 +18,18 @@ from jaxtyping import install_import_hook
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # LightningCLI uses what jsonargparse will move
 
 # Shapes and dtypes of annotated tensors are checked in tests only.
-with install_import_hook(["lewm.model", "lewm.loss", "lewm.health", "lewm.clip"], "beartype.beartype"):
+with install_import_hook(["lewm.model", "lewm.loss", "lewm.health", "lewm.clip", "lewm.plan"], "checked.checked"):
     import lewm.health
     import lewm.loss.prediction
     import lewm.loss.sigreg
-    import lewm.model.world_model  # noqa: F401
+    import lewm.model.world_model
+    import lewm.plan.cem
+    import lewm.plan.evaluate
+    import lewm.plan.gradient
+    import lewm.plan.icem
+    import lewm.plan.manifest
+    import lewm.plan.mppi
+    import lewm.plan.shooting  # noqa: F401
 
 from lewm.checkpoint import save
 from lewm.clip import Interface

@@ -12,6 +12,7 @@ from lewm.errors import UserError
 from lewm.plan import make_solver
 from lewm.plan.evaluate import Evaluation, Task, evaluate, random_policy
 from lewm.plan.mpc import MPC, PlanRecord
+from lewm.plan.noise import Noise
 from lewm.plan.space import ActionSpace
 
 STEP = 3.0  # bound of an action
@@ -48,17 +49,22 @@ class Line:
         self.x = float(state[0])
         return self.frame()
 
-    def step(self, action):
+    def advance(self, action):
         assert abs(action[0]) <= STEP
         self.x += float(action[0])
-        return self.frame(), np.array([self.x])
+        return np.array([self.x])
 
     def frame(self):
         return shown(self.x)
 
+    def close(self):
+        self.closed = True
+
 
 def task(number, start, goal, near=2.0):
-    return Task(f"k{number}", np.array([float(start)]), shown(goal), lambda: Judge(lambda s: abs(s[0] - goal) < near))
+    return Task(
+        f"k{number}", np.array([float(start)]), shown(goal)[None], lambda: Judge(lambda s: abs(s[0] - goal) < near)
+    )
 
 
 def tasks(num=6):
@@ -142,7 +148,7 @@ def test_the_judge_sees_every_state_once_and_in_order():
             seen.append(float(state[0]))
             return False
 
-    one = Task("k", np.array([100.0]), shown(0), Watching)
+    one = Task("k", np.array([100.0]), shown(0)[None], Watching)
     (rollout,) = evaluate(fixed, [one], Line, seeds=[0]).rollouts
     assert seen == [float(state[0]) for state in rollout.states] == [100, 103, 106, 103, 100, 103, 106, 103, 100]
 
@@ -151,9 +157,8 @@ def test_the_planner_is_given_frames_that_came_and_never_the_state():
     class Askew(Line):
         """Its states are nonsense; its frames are right."""
 
-        def step(self, action):
-            frame, state = super().step(action)
-            return frame, 1000 - state
+        def advance(self, action):
+            return 1000 - super().advance(action)
 
     plain = evaluate(controller(), [task(0, 100, 140, near=0)], Line, seeds=[0]).records
     askew = evaluate(controller(), [task(0, 100, 140, near=0)], Askew, seeds=[0]).records
@@ -173,13 +178,51 @@ def test_solved_tasks_are_planned_for_no_longer_and_those_solved_at_the_start_ne
 def test_latents_and_drift_are_of_the_blocks_that_were_executed():
     found = evaluate(controller(execute=2, budget=8), [task(0, 100, 150)], Line, seeds=[0], shown=1)
     (rollout,) = found.rollouts
-    places = np.concatenate([frame.reshape(-1).view(np.float32)[:1] for frame in rollout.frames])
-    assert rollout.ahead == [1, 2, 1, 2] and len(places) == 5
+    assert rollout.ahead == [1, 2, 1, 2] and len(rollout.frames) == len(rollout.states) == 9
+    places = np.concatenate([frame.reshape(-1).view(np.float32)[:1] for frame in rollout.frames[::2]])
     assert np.allclose(rollout.latent, (places[1:] - 150) ** 2)
     imagined = np.concatenate(rollout.imagined)
     assert np.allclose(rollout.drift, (imagined - places[1:]) ** 2, atol=1e-9)
     assert np.allclose(rollout.predicted_latent, (imagined - 150) ** 2, rtol=1e-4)
     assert max(rollout.drift) < 1e-6
+
+
+def test_of_several_goal_frames_the_last_is_the_goal():
+    """The planner is given all of them; distances are to the last."""
+    two = Task("k", np.array([100.0]), np.stack([shown(120), shown(150)]), lambda: Judge(lambda s: False))
+    found = evaluate(controller(execute=2, budget=4), [two], Line, seeds=[0])
+    (rollout,) = found.rollouts
+    assert np.allclose(rollout.latent, [(rollout.states[i][0] - 150) ** 2 for i in (2, 4)])
+
+
+def test_random_actions_are_those_of_the_pair_and_seed_whatever_is_planned():
+    """The floor is on the same pairs and seeds, and executes what was drawn."""
+    make = controller(execute=1, budget=12)
+    floor = evaluate(lambda seed: random_policy(make(seed)), tasks(2), Line, seeds=[0, 4])
+    assert [(r.key, r.seed) for r in floor.rollouts] == [("k0", 0), ("k1", 0), ("k0", 4), ("k1", 4)]
+    for rollout in floor.rollouts:
+        noise = Noise(rollout.seed, (rollout.key,), 0).uniform("random policy", 5, 2, 1)[0].flatten()
+        steps = np.diff(np.concatenate(rollout.states))[:10]
+        assert np.allclose(steps, (-STEP + 2 * STEP * noise.numpy())[: len(steps)], atol=1e-3)
+
+
+def test_a_world_is_drawn_after_blocks_alone_unless_it_is_filmed_and_closed_at_the_end():
+    class Counting(Line):
+        worlds = []
+
+        def restore(self, state):
+            self.drawn = self.closed = 0
+            self.worlds.append(self)
+            return super().restore(state)
+
+        def frame(self):
+            self.drawn += 1
+            return super().frame()
+
+    evaluate(controller(execute=2, budget=8), [task(0, 100, 150), task(1, 100, 190)], Counting, seeds=[0], shown=1)
+    filmed, other = Counting.worlds
+    assert other.drawn == 1 + 4 and filmed.drawn == 1 + 8 + 4  # the start, blocks, and every step of what is filmed
+    assert filmed.closed and other.closed
 
 
 def test_only_shown_tasks_of_the_first_seed_keep_frames():
@@ -190,10 +233,15 @@ def test_only_shown_tasks_of_the_first_seed_keep_frames():
 def test_milliseconds_are_shared_by_the_episodes_planned_for_and_weighted_by_them():
     def record(milliseconds, num):
         empty, keys = torch.zeros(1, num), tuple(f"k{i}" for i in range(num))
-        return PlanRecord(0, keys, milliseconds, 0.0, empty, empty, empty[0], empty, empty)
+        blocks = torch.zeros(num, 1, 1, 1)
+        return PlanRecord(0, keys, milliseconds, 3.0, empty, empty, empty[0], blocks, blocks[..., 0])
 
-    ms = Evaluation(records=[record(90.0, 9), record(100.0, 1)]).plan_ms()
+    found = Evaluation(records=[record(90.0, 9), record(100.0, 1)])
+    ms = found.plan_ms()
     assert ms["median"] == 10 and ms["plans"] == 10 and ms["together"] == 5 and ms["p95"] == pytest.approx(59.5)
+    assert found.search_ms() == {"median": 95, "p95": 99.5}, "a whole search, each counted once"
+    assert found.encode_ms() == {"median": 3, "p95": 3}
+    assert Evaluation().search_ms() == {"median": None, "p95": None}
 
 
 def test_nothing_to_plan_for_is_an_error():

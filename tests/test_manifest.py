@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lewm.errors import UserError
-from lewm.plan.manifest import draw, read
+from lewm.plan.manifest import draw, mark_of, read
 from lewm.plan.protocols import PROTOCOLS, protocol_of
 
 STRICT, PAPER = PROTOCOLS["strict"], PROTOCOLS["paper"]
@@ -24,7 +24,22 @@ def sample(num=100, *, protocol=STRICT, lengths=None, keys=None, episodes=None, 
         return [reason(episode, row) for row in range(lengths[episode] - offset)]
 
     episodes = list(range(len(lengths))) if episodes is None else episodes
-    return draw(protocol, num, episodes=episodes, keys=keys, lengths=lengths, reasons=reasons, seed=seed, **ABOUT)
+    return draw(
+        protocol,
+        num,
+        episodes=episodes,
+        keys=keys,
+        lengths=lengths,
+        reasons=reasons,
+        mark=mark,
+        seed=seed,
+        **ABOUT,
+    )
+
+
+def mark(pair, shift=0.0):
+    """States that tell episode and row."""
+    return mark_of(*(np.array([hash(pair.episode) % 97, row + shift]) for row in (pair.start, pair.goal)))
 
 
 def test_a_pair_does_not_depend_on_which_other_episodes_there_are_or_on_their_order():
@@ -104,7 +119,9 @@ def test_a_file_gives_the_same_manifest(tmp_path):
         (lambda c: c["pairs"].pop(), "checksum differs"),
         (lambda c: c["pairs"][0].update(start=3, goal=28), "checksum differs"),
         (lambda c: c.update(fingerprint="other"), "checksum differs"),
-        (lambda c: c.update(format=2), "format 2"),
+        (lambda c: c.update(format=1), "format 1, this version of lewm reads format 2; draw it again"),
+        (lambda c: c["marks"].reverse(), "checksum differs"),
+        (lambda c: c.pop("marks"), "damaged"),
         (lambda c: c.pop("seed"), "damaged"),
         (lambda c: c.update(more=1), "damaged"),
         (lambda c: c.pop("checksum"), "no manifest"),
@@ -130,7 +147,7 @@ def test_what_is_no_manifest_is_refused(tmp_path):
 
 def test_a_manifest_for_something_else_is_refused():
     found, lengths = sample(5), {f"k{e}": 40 + e for e in range(30)}
-    right = {"world": "two_room", "protocol": STRICT, "fingerprint": "abc", "lengths": lengths}
+    right = {"world": "two_room", "protocol": STRICT, "fingerprint": "abc", "lengths": lengths, "mark": mark}
     found.check("m.json", **right)
     for wrong, match in (
         ({"world": "push_t"}, "for two_room, not for push_t"),
@@ -139,6 +156,7 @@ def test_a_manifest_for_something_else_is_refused():
         ({"fingerprint": "other"}, "for other data"),
         ({"lengths": dict.fromkeys(lengths, 26)}, "not there"),
         ({"lengths": {}}, "not there"),
+        ({"mark": lambda pair: mark(pair, 0.01)}, "other data: the states of pair 0"),
     ):
         with pytest.raises(UserError, match=match):
             found.check("m.json", **(right | wrong))
@@ -163,3 +181,10 @@ def test_what_of_a_rule_is_not_met_is_said():
     (unknown,) = STRICT.missed(STRICT, pairs=100, seeds=3, held_out=None)
     assert "perhaps not held out" in unknown
     assert PAPER.missed(PAPER, pairs=50, seeds=1, held_out=False) == []
+    met = {"seeds": 3, "held_out": True}
+    assert STRICT.missed(STRICT, pairs=150, asked=200, **met) == ["150 pairs instead of 200"]
+    assert STRICT.missed(STRICT, pairs=50, asked=60, **met) == ["50 pairs instead of 100"]
+    assert STRICT.missed(STRICT, pairs=100, goals=3, **met) == ["3 goal frames instead of one"]
+    for same, word in ((False, "not those"), (None, "perhaps not those")):
+        (why,) = STRICT.missed(STRICT, pairs=100, as_drawn=same, **met)
+        assert why.startswith(f"hand-picked pairs: {word}")

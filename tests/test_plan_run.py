@@ -16,10 +16,14 @@ from lewm.checkpoint import save
 from lewm.cli import main
 from lewm.clip import Interface
 from lewm.datasets.schema import open_source
+from lewm.envs.rules import rules_of
 from lewm.model.world_model import WorldModel
 from lewm.plan.manifest import Pair, read
+from lewm.plan.space import ActionSpace
 from lewm.probes import plan_scores as scores
 from lewm.probes.plan_figures import along
+from lewm.probes.plan_pairs import marks_of
+from lewm.probes.plan_run import cost_of, solver_of
 
 SIDE, EPISODES = 16, 40
 SHORT = ["--offset", "10", "--budget", "20"]
@@ -86,6 +90,9 @@ def test_a_result_has_every_number_and_a_frozen_manifest_gives_the_same_pairs_an
     for name in ("success", "random"):
         assert result[name]["n"] == 7 and len(result[name]["ci95"]) == 2 and len(result[name]["per_seed"]) == 2
     assert result["plan_ms"]["median"] > 0 and result["plan_ms"]["p95"] >= result["plan_ms"]["median"]
+    assert result["search_ms"]["median"] >= result["plan_ms"]["median"] and result["encode_ms"]["median"] > 0
+    assert "ms a plan and episode" in said and "episodes together; a whole search" in said
+    assert result["manifest"]["as_drawn"] is True and result["manifest"]["seed"] == 0
     assert result["seeds"] == [0, 1] and result["rule_met"] is False and result["held_out"] is False
     assert result["solver"]["name"] == "cem" and result["solver"]["samples"] == 8 and result["execute"] == 2
     assert result["excluded"]["one_room"] > 0 and result["solved_at_start"]["pairs"] == 0
@@ -97,13 +104,37 @@ def test_a_result_has_every_number_and_a_frozen_manifest_gives_the_same_pairs_an
     # the same pairs again, one at a time
     assert plan(checkpoint, data, two, "--manifest", str(manifest), "--batch", "1", "--seeds", "2") == 0
     again = json.loads((two / "result.json").read_text())
-    assert again["manifest"]["checksum"] == result["manifest"]["checksum"] and again["split"] == "all"
+    assert {**again["manifest"], "path": ""} == {**result["manifest"], "path": ""} and again["split"] == "all"
     for a, b in zip(found, rows(two), strict=True):
         assert {n: v for n, v in a.items() if "distance" not in n} == {
             n: v for n, v in b.items() if "distance" not in n
         }
         assert float(a["least_distance"]) == pytest.approx(float(b["least_distance"]), abs=0.05)
     assert again["plan_ms"]["together"] == 1 and result["plan_ms"]["together"] > 1
+
+
+def test_settings_reach_the_solver_and_the_cost_and_what_is_missing_is_said(checkpoint, data, tmp_path, capsys):
+    few = ["--split", "all", "--seeds", "1", "--iterations", "2", "--horizon", "2"]
+    mine = ["--solver", "icem", "--samples", "8", "--std", "0.5", "--exponent", "1", "--pairs", "500"]
+    order = ["--cost", "order", "--goals", "2", "--action_penalty", "0.5"]
+    assert plan(checkpoint, data, tmp_path / "a", *few, *mine, *order) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert (result["solver"]["std"], result["solver"]["exponent"]) == (0.5, 1)
+    assert (result["objective"], result["goals"], result["action_penalty"]) == ("order", 2, 0.5)
+    missing = f"{result['n']} pairs instead of 500"
+    assert missing in result["rule_missed"] and f"notice: {missing}" in said
+    assert "2 goal frames instead of one" in result["rule_missed"]
+    gradient = solver_of("gradient", {"lr": 0.2, "starts": 2, "samples": None})
+    assert {"lr": 0.2, "starts": 2}.items() <= vars(gradient).items()
+
+
+def test_the_action_penalty_draws_actions_to_their_mean():
+    space = ActionSpace([-1.0], [1.0], mean=[0.5], std=[0.25])
+    predicted, goal = torch.zeros(1, 1, 2, 3), torch.ones(1, 1, 3)
+    actions = torch.full((1, 1, 2, 5, 1), 0.75)  # u = 1
+    assert cost_of("last", 0.0, space)(predicted, goal, actions).item() == 3
+    assert cost_of("last", 0.5, space)(predicted, goal, actions).item() == 3.5
 
 
 def test_data_collected_with_the_same_seed_are_not_held_out_whatever_their_fingerprint(checkpoint, data, tmp_path):
@@ -149,7 +180,7 @@ def test_bad_input_is_refused_in_one_line(checkpoint, data, tmp_path, capsys):
     capsys.readouterr()
     every = ["--split", "all"]
     for arguments, match in (
-        ((checkpoint, data, out, "--env", "push_t"), "no world 'push_t'"),
+        ((checkpoint, data, out, "--env", "push_t"), "that of push_t has 7 numbers"),
         ((checkpoint, data, out, "--env", "two_rooms"), "no world 'two_rooms'"),
         ((three, data, out), "actions of"),
         ((wide, data, out), "the model takes 32 x 32"),
@@ -166,6 +197,16 @@ def test_bad_input_is_refused_in_one_line(checkpoint, data, tmp_path, capsys):
         ((checkpoint, data, out, "--offset", "500"), "too short"),
         ((checkpoint, data, out, "--solver", "oracle"), "no solver 'oracle'"),
         ((checkpoint, data, out, "--cost", "least"), "no cost 'least'"),
+        ((checkpoint, data, out, "--cost", "order"), "one goal frame is --cost last"),
+        ((checkpoint, data, out, "--cost", "order", "--goals", "3"), "a horizon of as many blocks, not 2"),
+        ((checkpoint, data, out, *every, "--goals", "3"), "reach back to the start"),
+        ((checkpoint, data, out, "--action_penalty", "-1"), "--action_penalty is -1"),
+        ((checkpoint, data, out, "--lr", "0.1"), "solver cem has no setting 'lr'"),
+        (
+            (checkpoint, data, out, "--solver", "gradient", "--exponent", "2"),
+            "solver gradient has no setting 'exponent'",
+        ),
+        ((checkpoint, data, out, "--std", "0"), "std must be above 0"),
         ((checkpoint, data, out, "--protocol", "lax"), "lax"),
         ((checkpoint, data, out, "--budget", "7"), "no multiple of the model's frameskip"),
         ((checkpoint, data, out, "--execute", "9"), "can be executed, not 9"),
@@ -189,10 +230,12 @@ def test_a_hand_made_manifest_cannot_bring_in_pairs_that_ask_for_nothing(checkpo
     states = source.column("state", number)
     same = (states[:-10, 0] < 112) == (states[10:, 0] < 112)
     row = int(np.flatnonzero(same)[0])
-    replace(found, pairs=(Pair(found.pairs[0].episode, row, row + 10), *found.pairs[1:])).write(path)
+    pairs = (Pair(found.pairs[0].episode, row, row + 10), *found.pairs[1:])
+    marks = tuple(map(marks_of(source, rules_of("two_room", "strict")), pairs))
+    replace(found, pairs=pairs, marks=marks).write(path)
     capsys.readouterr()
     assert plan(checkpoint, data, out, "--manifest", str(path)) == 2
-    assert "pair 0 of" in capsys.readouterr().err
+    assert "which protocol strict excludes" in capsys.readouterr().err
 
 
 def test_the_paper_keeps_every_pair_and_needs_no_held_out_episodes(checkpoint, data, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.plan import SOLVERS, make_solver
+from lewm.plan.cem import fit
 from lewm.plan.cost import last_step
 from lewm.plan.mppi import weights
 from lewm.plan.noise import Noise
@@ -150,6 +153,36 @@ def test_cem_with_a_single_elite_and_a_least_width_goes_on():
     assert torch.isfinite(plan.blocks).all() and plan.best[-1, 0] < 0.3
 
 
+class Mostly(Adder):
+    """Its predictions are finite for the first two candidates alone."""
+
+    def rollout(self, z, past, future):
+        z = super().rollout(z, past, future)
+        z[:, 2:] = torch.inf
+        return z
+
+
+def test_candidates_without_a_finite_cost_are_no_elites():
+    """Of 60 candidates two are finite: the mean action, and one more; the mean of both is what CEM ends at."""
+    problem = problem_of([[2.0, 5.0]], model=Mostly())
+    u = problem.space.clip(problem.noise.white(0, *problem.block_shape(60, N)))
+    u[:, 0] = 0
+    plan = solver_of("cem", iterations=1).plan(problem)
+    torch.testing.assert_close(plan.blocks, problem.space.raw(u[:, :2].mean(dim=1)))
+    kept = solver_of("icem", iterations=1, keep=1.0, exponent=0.0).plan(problem).elites
+    assert kept is not None and kept.shape[1] == 8
+    raw = problem.space.raw(u[:, :2])
+    assert all(any(torch.equal(one, own) for own in raw[0]) for one in kept[0])
+
+
+def test_the_gaussian_is_fitted_to_the_elites_that_count():
+    elites = torch.randn(2, 4, N, 2, 2, generator=torch.Generator().manual_seed(0))
+    counted = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    mean, std = fit(elites, counted, 0.0)
+    torch.testing.assert_close(mean, torch.stack([elites[0, :3].mean(dim=0), elites[1, 0]]))
+    torch.testing.assert_close(std, torch.stack([elites[0, :3].std(dim=0), torch.zeros(N, 2, 2)]))
+
+
 def test_cem_may_end_at_the_best_candidate_instead_of_the_mean():
     problem = problem_of([[2.0, 5.0]])
     plan = solver_of("cem", iterations=2, returns="best").plan(problem)
@@ -233,6 +266,21 @@ def test_adam_is_torchs_own_as_long_as_no_bound_is_met():
     torch.testing.assert_close(plan.blocks, problem.space.raw(u.detach())[:, 0])
 
 
+def test_a_coordinate_that_starts_at_its_bound_is_pulled_inwards():
+    """Scaled and back a bound may come out beyond itself by its last digit, where a clamp has no slope."""
+    g = torch.Generator().manual_seed(3)
+    beyond = 0
+    for _ in range(40):
+        mean, std = torch.rand(2, generator=g) - 0.5, torch.rand(2, generator=g) + 0.1
+        space = ActionSpace([-1.0, -1.0], [1.0, 1.0], mean=mean, std=std)
+        beyond += int(((mean + std * ((torch.ones(2) - mean) / std)) > 1).sum())
+        problem = replace(problem_of([[0.0, 0.0]]), space=space)
+        plan = make_solver("gradient", horizon=N, starts=1, iterations=3).plan(problem, Warm(torch.ones(1, 2, 2, 2)))
+        assert (plan.blocks[:, :2] < 0.999).all(), (mean, std)
+        assert plan.blocks.abs().max() <= 1
+    assert beyond > 0, "the trap was met"
+
+
 def test_more_starts_of_the_gradient_are_never_worse():
     class Bumpy(Adder):
         def rollout(self, z, past, future):
@@ -262,7 +310,7 @@ def test_the_random_policy_fills_its_bounds_and_asks_no_model():
     ("name", "settings", "why"),
     [
         ("dreamer", {}, "no solver 'dreamer'; one of cem, icem"),
-        ("cem", {"colour": 2}, "solver cem: got an unexpected keyword argument 'colour'"),
+        ("cem", {"colour": 2}, "solver cem has no setting 'colour'; it has horizon, samples, elites"),
         ("cem", {"elites": 301}, "elites must be 1 to its 300 samples, not 301"),
         ("cem", {"elites": 0}, "elites must be 1 to"),
         ("cem", {"returns": "median"}, "returns is one of mean, best"),

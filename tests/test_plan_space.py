@@ -30,6 +30,19 @@ def test_the_bounds_hold_to_the_last_bit_whatever_the_scale():
         assert (raw >= low).all() and (raw <= low + gap).all()
 
 
+def test_a_clipped_number_is_within_the_bounds_before_the_clamp_of_raw():
+    """So that no gradient is lost at a bound."""
+    g = torch.Generator().manual_seed(0)
+    for scale in (1e-3, 1.0, 1e3):
+        for _ in range(100):
+            low, gap, mean, std = torch.rand(4, 3, generator=g) + 0.01
+            space = ActionSpace(scale * low, scale * (low + gap), mean=mean, std=std)
+            u = space.clip(torch.tensor([[-1e9], [1e9]]).expand(2, 3))
+            unclamped = space.mean + space.std * u
+            assert torch.equal(unclamped, space.raw(u))
+            torch.testing.assert_close(unclamped, torch.stack([space.low, space.high]), rtol=1e-5, atol=1e-6)
+
+
 def test_scaled_is_the_inverse_of_raw_and_clip_changes_nothing_inside():
     space = ActionSpace([-1, -2], [1, 5], mean=[0.2, 1.0], std=[0.5, 2.0])
     u = torch.rand(100, 2) * 1.5

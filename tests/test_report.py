@@ -151,7 +151,7 @@ def test_an_empty_run_gets_a_page_that_names_the_commands_to_run(tmp_path):
     assert "Not judged yet" in page
     for command in ("lewm probe", "lewm surprise"):
         assert f"{command} {tmp_path}" in page
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["missing"] == ["probe", "surprise"]
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["missing"] == ["probe", "surprise", "plan"]
 
 
 def test_a_full_run_shows_its_numbers_with_intervals_and_asks_no_network(tmp_path):

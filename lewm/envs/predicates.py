@@ -51,7 +51,7 @@ class Rules(ABC):
     A state is the numbers of the data set's `columns` in their order.
     """
 
-    columns: dict[str, int]  # of a data set: how many numbers a row of each has
+    columns: dict[str, int | None]  # of a data set: how many numbers a row of each has; None for as many as the world
     unit: str  # of `distance`
     hold = 1  # states in a row
 

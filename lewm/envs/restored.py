@@ -27,6 +27,10 @@ class Restorable(Protocol):
 
     def step(self, action: np.ndarray) -> tuple[Frame, float, bool, bool, dict]: ...
 
+    def render(self) -> Frame: ...
+
+    def close(self) -> None: ...
+
 
 class Restored:
     """A world without its reward and its end: it goes on within reach of its own target, and after any step."""
@@ -51,6 +55,19 @@ class Restored:
         """The next frame and state."""
         frame, *_ = self.world.step(action)
         return frame, self.world.state
+
+    def advance(self, action: Float[np.ndarray, " a"]) -> State:
+        """One step; the state after it. Not drawn where the world has an `advance` of its own."""
+        getattr(self.world, "advance", self.world.step)(action)
+        return self.world.state
+
+    def frame(self) -> Frame:
+        """What it looks like now."""
+        return self.world.render()
+
+    def close(self) -> None:
+        """Give back what the world holds."""
+        self.world.close()
 
 
 def restored_world(name: str, *, image_size: int) -> Restored:

@@ -185,14 +185,18 @@ class TwoRoom(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Move by `5 clip(action, -1, 1)`, stopped by border and wall."""
+        self.advance(action)
+        info = self._info()
+        return self.render(), 0.0, info["distance_to_target"] < DONE_DISTANCE, self._steps >= self.max_steps, info
+
+    def advance(self, action: np.ndarray) -> None:
+        """Move as `step` does, without a picture."""
         action = np.asarray(action)
         if action.shape != (2,) or not np.isfinite(action).all():
             raise UserError(f"an action is two finite numbers (x, y), not {action!r}")
         before, self._state = self._state, next_state(self._state, action, self._last, self._physics)
         self._last = self._state - before
         self._steps += 1
-        info = self._info()
-        return self.render(), 0.0, info["distance_to_target"] < DONE_DISTANCE, self._steps >= self.max_steps, info
 
     def render(self) -> np.ndarray:
         """The picture: (image_size, image_size, 3) uint8."""

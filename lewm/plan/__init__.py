@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lewm.errors import UserError
-
-if TYPE_CHECKING:
-    from lewm.plan.protocol import Planner
+from lewm.plan.protocol import Planner
 
 SOLVERS = {
     "cem": ("lewm.plan.cem", "CEM"),
@@ -25,7 +24,9 @@ def make_solver(name: str, **settings: Any) -> Planner:
     if name not in SOLVERS:
         raise UserError(f"no solver {name!r}; one of {', '.join(SOLVERS)}")
     module, attribute = SOLVERS[name]
-    try:
-        return getattr(import_module(module), attribute)(**settings)
-    except TypeError as error:
-        raise UserError(f"solver {name}: {str(error).split('() ')[-1]}") from error
+    kind = getattr(import_module(module), attribute)
+    taken = inspect.signature(kind).parameters
+    for setting in settings:
+        if setting not in taken:
+            raise UserError(f"solver {name} has no setting {setting!r}; it has {', '.join(taken)}")
+    return kind(**settings)

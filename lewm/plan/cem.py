@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lewm.plan.problem import Problem
 from lewm.plan.protocol import Plan, Trace, Warm
-from lewm.plan.sampling import BestSeen, around, best, start, take
+from lewm.plan.sampling import BestSeen, around, elites_of, start
 from lewm.plan.settings import above, at_least, elites_among, one_of
 
 
@@ -65,15 +65,21 @@ class CEM:
             noise = problem.noise.coloured(i, *shape, exponent=self.exponent)
             u = around(problem, mean, std, noise)
             costs = problem.costs(u)
-            mean, std = fit(take(u, best(costs, self.elites)), self.min_std)
+            mean, std = fit(*elites_of(u, costs, self.elites), self.min_std)
             trace.add(costs)
             seen.add(u, costs)
         return trace.plan(seen.raw(problem) if self.returns == "best" else problem.space.raw(mean))
 
 
 def fit(
-    elites: Float[Tensor, "b e n k a"], min_std: float
+    elites: Float[Tensor, "b e n k a"], counted: Bool[Tensor, "b e"], min_std: float
 ) -> tuple[Float[Tensor, "b n k a"], Float[Tensor, "b n k a"]]:
-    """Mean and standard deviation of each number over the elites; the latter 0 of a single one, at least `min_std`."""
-    unbiased = min(1, elites.shape[1] - 1)
-    return elites.mean(dim=1), elites.std(dim=1, correction=unbiased).clamp(min=min_std)
+    """Mean and standard deviation of each number over the elites that count, at least one of each episode.
+
+    The standard deviation of a single one is 0; it is never below `min_std`.
+    """
+    each = counted[..., None, None, None]
+    num = counted.sum(dim=1)[:, None, None, None]
+    mean = torch.where(each, elites, 0.0).sum(dim=1) / num
+    squares = torch.where(each, elites - mean[:, None], 0.0).square().sum(dim=1)
+    return mean, (squares / (num - 1).clamp(min=1)).sqrt().clamp(min=min_std)

@@ -31,8 +31,16 @@ class World(Protocol):
         """Start there, at rest; the frame."""
         ...
 
-    def step(self, action: Float[np.ndarray, " a"]) -> tuple[Frame, State]:
-        """The next frame and true state."""
+    def advance(self, action: Float[np.ndarray, " a"]) -> State:
+        """One environment step; the true state after it."""
+        ...
+
+    def frame(self) -> Frame:
+        """What it looks like now; asked for only where it is seen, as drawing may take longer than moving."""
+        ...
+
+    def close(self) -> None:
+        """It is not needed any more."""
         ...
 
 
@@ -46,11 +54,14 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """One pair: its key, by which noise is drawn, where it starts, the frame to arrive at, and who judges it."""
+    """One pair: its key, by which noise is drawn, where it starts, the frame to arrive at, and who judges it.
+
+    `goals` (g, h, w, c) may hold frames on the way to the goal, in order; the goal itself is the last.
+    """
 
     key: str
     start: State
-    goal: Frame
+    goals: UInt8[np.ndarray, "g h w c"]
     judge: Callable[[], Judge]
 
 
@@ -63,11 +74,11 @@ class Rollout:
         seed: of the planner.
         states: true states, of the start and after every executed step.
         solved_at: environment steps after which the judge was content, 0 for the start itself; None for never.
-        latent: |z - z_goal|^2 after every executed block, and the same as it was predicted; the nearest goal frame.
+        latent: |z - z_goal|^2 after every executed block; of several goal frames to the last.
         predicted_latent: what the model had expected of it.
         drift: mean((predicted - realised)^2) over dimensions after every executed block, in the order of execution.
         ahead: how many blocks before it was planned, from 1, of every executed block.
-        frames: frames (blocks + 1, h, w, c) at the start and after every block, where they were asked for.
+        frames: frames (steps + 1, h, w, c) at the start and after every step, where they were asked for.
         imagined: predicted embeddings (blocks, d) of the same blocks, where they were asked for.
     """
 
@@ -99,12 +110,18 @@ class Evaluation:
 
         `together` is the median number of episodes in one search; fewer share the machine less well.
         """
-        num = np.array([len(record.episodes) for record in self.records])
+        num = np.array([len(record.episodes) for record in self.records], dtype=int)
         each = np.repeat([record.milliseconds / len(record.episodes) for record in self.records], num)
-        if not len(each):
-            return {"median": None, "p95": None, "plans": 0, "together": None}
-        median, p95 = np.quantile(each, [0.5, 0.95])
-        return {"median": median, "p95": p95, "plans": len(each), "together": float(np.median(num))}
+        together = float(np.median(num)) if len(num) else None
+        return quantiles(each) | {"plans": len(each), "together": together}
+
+    def search_ms(self) -> dict[str, Any]:
+        """Milliseconds of a whole search, for all of its episodes."""
+        return quantiles([record.milliseconds for record in self.records])
+
+    def encode_ms(self) -> dict[str, Any]:
+        """Milliseconds of encoding what was seen since the last search, for all of its episodes; not in the others."""
+        return quantiles([record.encode_milliseconds for record in self.records])
 
     def costs(self) -> dict[str, Float[np.ndarray, "i p"]]:
         """`best` and `mean` cost of each iteration of every plan."""
@@ -140,7 +157,11 @@ def evaluate(
     def steps() -> Iterator[None]:
         for seed, part in parts:
             mpc, running = make_mpc(seed), Running(part, seed, make_world, films if seed == seeds[0] else set())
-            yield from running.run(mpc)
+            try:
+                yield from running.run(mpc)
+            finally:
+                for world in running.worlds:
+                    world.close()
             found.rollouts += running.rollouts
             found.records += mpc.records
 
@@ -167,8 +188,8 @@ class Running:
         active = [i for i, rollout in enumerate(self.rollouts) if rollout.solved_at is None]
         if not active:
             return
-        frames, goals = (np.stack([x[i] for i in active]) for x in (self.frames, [task.goal for task in self.tasks]))
-        mpc.start(torch.from_numpy(frames), torch.from_numpy(goals)[:, None], [self.rollouts[i].key for i in active])
+        frames, goals = (np.stack([x[i] for i in active]) for x in (self.frames, [task.goals for task in self.tasks]))
+        mpc.start(torch.from_numpy(frames), torch.from_numpy(goals), [self.rollouts[i].key for i in active])
         while active and not mpc.done:
             blocks = mpc.plan().numpy()
             after = [self._execute(i, blocks[row]) for row, i in enumerate(active)]
@@ -184,12 +205,11 @@ class Running:
         rollout, frames = self.rollouts[i], []
         for block in blocks:
             for action in block:
-                frame, state = self.worlds[i].step(action)
-                rollout.states.append(np.array(state))
+                rollout.states.append(np.array(self.worlds[i].advance(action)))
                 self._judge(i)
-            frames.append(frame)
-        if rollout.key in self.films:
-            rollout.frames += frames
+                if rollout.key in self.films:
+                    rollout.frames.append(self.worlds[i].frame())
+            frames.append(self.worlds[i].frame())
         return np.stack(frames)
 
     def _judge(self, i: int) -> None:
@@ -212,9 +232,15 @@ class Running:
                 rollout.imagined += list(record.predicted[row, :e].numpy())
 
 
+def quantiles(values: Sequence[float] | np.ndarray) -> dict[str, float | None]:
+    """Median and 95th percentile; None of nothing."""
+    found = np.quantile(values, [0.5, 0.95]).tolist() if len(values) else (None, None)
+    return dict(zip(("median", "p95"), found, strict=True))
+
+
 def to_goal(z: Float[Tensor, "b n d"], goal: Float[Tensor, "b g d"]) -> Float[Tensor, "b n"]:
-    """|z - z_goal|^2 of each embedding, the nearest goal frame."""
-    return (z[:, :, None].float() - goal[:, None].float()).square().sum(dim=-1).amin(dim=-1)
+    """|z - z_goal|^2 of each embedding, where the goal is the last goal frame."""
+    return (z.float() - goal[:, -1:].float()).square().sum(dim=-1)
 
 
 def random_policy(mpc: MPC) -> MPC:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lewm.plan.cem import fit
 from lewm.plan.problem import Problem
 from lewm.plan.protocol import Plan, Trace, Warm
-from lewm.plan.sampling import BestSeen, around, best, start, take
+from lewm.plan.sampling import BestSeen, around, elites_of, start
 from lewm.plan.settings import above, at_least, elites_among
 
 
@@ -73,8 +73,8 @@ class ICEM:
         for i in range(self.iterations):
             u = torch.cat([around(problem, mean, std, self._noise(problem, i)), kept], dim=1)
             costs = problem.costs(u)
-            elites = take(u, best(costs, self.elites))
-            new_mean, new_std = fit(elites, 0.0)
+            elites, counted = elites_of(u, costs, self.elites)
+            new_mean, new_std = fit(elites, counted, 0.0)
             mean = self.momentum * mean + (1 - self.momentum) * new_mean
             std = (self.momentum * std + (1 - self.momentum) * new_std).clamp(min=self.min_std)
             kept = elites[:, : self._num_kept]

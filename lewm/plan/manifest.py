@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from lewm.errors import UserError
 from lewm.paths import written_atomically
 from lewm.plan.protocols import Protocol
 from lewm.progress import track
 
-FORMAT = 1
+FORMAT = 2  # 1 had no marks
 Reasons = Callable[[int, int], Sequence[str | None]]
 
 
@@ -34,12 +35,22 @@ class Pair(NamedTuple):
         return f"{self.episode}:{self.start}"
 
 
+Mark = Callable[[Pair], str]
+
+
+def mark_of(start: Float[np.ndarray, " x"], goal: Float[np.ndarray, " x"]) -> str:
+    """A hash of a pair's true states: keys, actions and frames may be alike where these are not."""
+    states = np.stack([start, goal]).astype("<f8")
+    return blake2b(states.tobytes(), digest_size=8).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A frozen sample; the pairs come in the order of a hash, so that the first n are the sample of n.
 
     `counts` says what there was to draw from: `episodes`, `too_short` of them, `candidates` (pairs `offset` rows apart
     in the others), how many of these ask for nothing by `reasons`, and `left` episodes with a pair that may be drawn.
+    `marks` are hashes of the states at each pair's start and goal.
     """
 
     world: str
@@ -50,6 +61,7 @@ class Manifest:
     seed: int
     offset: int
     pairs: tuple[Pair, ...]
+    marks: tuple[str, ...]
     counts: dict[str, Any]
 
     @property
@@ -61,7 +73,7 @@ class Manifest:
         """Its first pairs; UserError where it has fewer."""
         if num > len(self.pairs):
             raise UserError(f"the manifest has {len(self.pairs)} pairs, --pairs asks for {num}; ask for fewer")
-        return replace(self, pairs=self.pairs[:num])
+        return replace(self, pairs=self.pairs[:num], marks=self.marks[:num])
 
     def write(self, path: str | Path) -> None:
         """Write it whole or not at all."""
@@ -69,8 +81,17 @@ class Manifest:
             text = json.dumps(self._content() | {"checksum": self.checksum}, indent=1, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
 
-    def check(self, path: object, *, world: str, protocol: Protocol, fingerprint: str, lengths: dict[str, int]) -> None:
-        """UserError where it is of another world, protocol, offset or data, or names rows that are not there."""
+    def check(
+        self,
+        path: object,
+        *,
+        world: str,
+        protocol: Protocol,
+        fingerprint: str,
+        lengths: dict[str, int],
+        mark: Mark,
+    ) -> None:
+        """UserError where it is of another world, protocol, offset, data or states, or names rows not there."""
         if self.world != world:
             raise UserError(f"{path} is a manifest for {self.world}, not for {world}; give --env {self.world}")
         if self.protocol != protocol.name:
@@ -91,6 +112,12 @@ class Manifest:
         keys = [pair.episode for pair in self.pairs]
         if len(set(self.pairs)) < len(keys) or (protocol.one_an_episode and len(set(keys)) < len(keys)):
             raise UserError(f"{path} has a pair or an episode twice, which protocol {protocol.name} does not allow")
+        for i, (pair, own) in enumerate(zip(self.pairs, self.marks, strict=True)):
+            if mark(pair) != own:
+                raise UserError(
+                    f"{path} is a manifest for other data: the states of pair {i} (episode {pair.episode}) are not "
+                    "those it was drawn with; give the data it was drawn from"
+                )
 
     def _content(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self), "pairs": [pair._asdict() for pair in self.pairs]}
@@ -107,11 +134,14 @@ def read(path: str | Path) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no manifest of pairs; draw one with --write_manifest") from error
     if version != FORMAT:
-        raise UserError(f"{path} is a manifest of format {version}, this version of lewm reads format {FORMAT}")
+        raise UserError(
+            f"{path} is a manifest of format {version}, this version of lewm reads format {FORMAT}; draw it again"
+        )
     try:
         pairs = tuple(Pair(str(p["episode"]), int(p["start"]), int(p["goal"])) for p in content.pop("pairs"))
-        manifest = Manifest(**content, pairs=pairs)
+        manifest = Manifest(**content | {"pairs": pairs, "marks": tuple(map(str, content["marks"]))})
         whole = checksum == manifest.checksum and {f.name for f in fields(Manifest)} == {*content, "pairs"}
+        whole = whole and len(pairs) == len(manifest.marks)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is a damaged manifest; draw it again with --write_manifest") from error
     if not whole:
@@ -127,6 +157,7 @@ def draw(
     keys: Sequence[str],
     lengths: Sequence[int],
     reasons: Reasons,
+    mark: Mark,
     seed: int,
     **about: Any,
 ) -> Manifest:
@@ -142,6 +173,7 @@ def draw(
         keys: of all episodes, by number.
         lengths: rows of all episodes, by number.
         reasons: for an episode's number and an offset, why each start row's pair is to be excluded; None where not.
+        mark: for a pair, a hash of its states.
         seed: of the draw.
         about: the manifest's other fields.
     """
@@ -167,7 +199,8 @@ def draw(
     if not found:
         raise UserError(_nothing(protocol, counts))
     pairs = tuple(pair for _, pair in sorted(found)[:num])
-    return Manifest(protocol=protocol.name, seed=seed, offset=protocol.offset, pairs=pairs, counts=counts, **about)
+    about |= {"marks": tuple(map(mark, pairs)), "counts": counts}
+    return Manifest(protocol=protocol.name, seed=seed, offset=protocol.offset, pairs=pairs, **about)
 
 
 def _numbers(seed: int, key: str, rows: int) -> np.ndarray:

@@ -117,10 +117,10 @@ class MPC:
     def start(
         self,
         frames: UInt8[Tensor, "b h w c"],
-        goals: UInt8[Tensor, "b g h w c"],
+        goals: UInt8[Tensor, "_ g _ _ _"],
         episodes: Sequence[int | str],
     ) -> None:
-        """Begin with these episodes; records of earlier ones are dropped.
+        """Begin with these episodes, goals being (b, g, h, w, c); records of earlier ones are dropped.
 
         UserError for frames and goals of different size, or keys that are not one for each episode, all different.
         """

@@ -46,15 +46,34 @@ class Protocol:
                 raise UserError(f"--{name} is {value}; it must be at least 1 environment step")
         return replace(self, **given)
 
-    def missed(self, own: Protocol, *, pairs: int, seeds: int, held_out: bool | None) -> list[str]:
-        """What of the rule `own` a run under these settings does not meet, in words; [] where all of it is met."""
+    def missed(
+        self,
+        own: Protocol,
+        *,
+        pairs: int,
+        seeds: int,
+        held_out: bool | None,
+        asked: int | None = None,
+        as_drawn: bool | None = True,
+        goals: int = 1,
+    ) -> list[str]:
+        """What of the rule `own` a run under these settings does not meet, in words; [] where all of it is met.
+
+        `asked` is how many pairs were asked for, `as_drawn` whether they are those that their seed draws, `goals` the
+        number of goal frames shown.
+        """
         found = [
             f"{name} {getattr(self, name)} instead of {getattr(own, name)}"
             for name in ("offset", "budget")
             if getattr(self, name) != getattr(own, name)
         ]
-        if pairs < own.pairs:
-            found.append(f"{pairs} pairs instead of {own.pairs}")
+        if pairs < (wanted := max(own.pairs, asked or 0)):
+            found.append(f"{pairs} pairs instead of {wanted}")
+        if goals > 1:
+            found.append(f"{goals} goal frames instead of one")
+        if as_drawn is not True:
+            known = "not those" if as_drawn is False else "perhaps not those"
+            found.append(f"hand-picked pairs: {known} that the manifest's own seed draws")
         if seeds < own.seeds:
             found.append(f"planner seeds {seeds} instead of {own.seeds}")
         if own.held_out and held_out is not True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lewm.plan.problem import Problem
@@ -37,6 +37,19 @@ def best(costs: Float[Tensor, "b s"], num: int) -> Int[Tensor, "b num"]:
 def take(u: Float[Tensor, "b s n k a"], index: Int[Tensor, "b e"]) -> Float[Tensor, "b e n k a"]:
     """Some candidates of each episode."""
     return u[torch.arange(len(u), device=u.device)[:, None], index]
+
+
+def elites_of(
+    u: Float[Tensor, "b s n k a"], costs: Float[Tensor, "b s"], num: int
+) -> tuple[Float[Tensor, "b e n k a"], Bool[Tensor, "b e"]]:
+    """The `num` cheapest candidates, cheapest first, and which of them count.
+
+    A candidate without a finite cost is no elite: where there are too few others, copies of the cheapest, which do not
+    count, fill up the number.
+    """
+    index = best(costs, num)
+    counted = torch.isfinite(costs.gather(1, index))
+    return take(u, torch.where(counted, index, index[:, :1])), counted
 
 
 class BestSeen:

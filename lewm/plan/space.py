@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from jaxtyping import Float
@@ -45,6 +46,7 @@ class ActionSpace:
             raise UserError(
                 f"an action scale must be finite and above 0, got mean {_text(self.mean)}, std {_text(self.std)}"
             )
+        self.low_u, self.high_u = self._inner(self.low, 1), self._inner(self.high, -1)
 
     @classmethod
     def of(cls, interface: Interface, low: Numbers, high: Numbers) -> ActionSpace:
@@ -62,12 +64,14 @@ class ActionSpace:
 
     def to(self, device: torch.device) -> ActionSpace:
         """A copy on a device."""
-        low, high, mean, std = (x.to(device, copy=True) for x in (self.low, self.high, self.mean, self.std))
-        return ActionSpace(low, high, mean=mean, std=std)
+        moved = copy(self)
+        for name, values in vars(self).items():
+            setattr(moved, name, values.to(device, copy=True))
+        return moved
 
     def clip(self, u: Float[Tensor, "... a"]) -> Float[Tensor, "... a"]:
         """The nearest point within the bounds, on the scale of the search."""
-        return u.clamp((self.low - self.mean) / self.std, (self.high - self.mean) / self.std)
+        return u.clamp(self.low_u, self.high_u)
 
     def raw(self, u: Float[Tensor, "... a"]) -> Float[Tensor, "... a"]:
         """The environment's action, within its bounds to the last bit."""
@@ -76,6 +80,19 @@ class ActionSpace:
     def scaled(self, raw: Float[Tensor, "... a"]) -> Float[Tensor, "... a"]:
         """The inverse of `raw`."""
         return (raw - self.mean) / self.std
+
+    def _inner(self, bound: Tensor, inwards: int) -> Tensor:
+        """The bound on the scale of the search, moved inwards until it is not beyond the bound when scaled back.
+
+        The two roundings there and back may lead beyond it by a few of the last digit's steps, where the clamp of `raw`
+        would cut the gradient off: a coordinate at its bound would stay there, wherever the cost pulls it.
+        """
+        step = torch.finfo(torch.float32).eps * torch.maximum(bound.abs(), self.mean.abs())
+        moved, width = self.scaled(bound), inwards
+        while (beyond := inwards * (self.mean + self.std * moved) < inwards * bound).any():
+            moved = torch.where(beyond, self.scaled(bound + width * step), moved)
+            width *= 2
+        return moved
 
 
 def _numbers(values: Numbers) -> Tensor:
