@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io as text_io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lewm import checkpoint as checkpoints
-from lewm.datasets.schema import open_source
+from lewm.datasets.schema import Source, open_source
 from lewm.envs.predicates import Rules
 from lewm.envs.restored import Restored, restored_world
 from lewm.envs.rules import rules_of
@@ -22,7 +23,7 @@ from lewm.plan.evaluate import Evaluation, Rollout, evaluate, random_policy
 from lewm.plan.manifest import Manifest
 from lewm.plan.mpc import MPC
 from lewm.plan.protocol import Planner
-from lewm.plan.protocols import protocol_of
+from lewm.plan.protocols import Protocol, protocol_of
 from lewm.plan.space import ActionSpace
 from lewm.probes import plan_scores as scores
 from lewm.probes import results as io
@@ -32,7 +33,7 @@ from lewm.probes.plan_pairs import AUTO, check_look, check_world, find_pairs, go
 from lewm.probes.plan_shown import shown_of
 from lewm.probes.plan_tables import print_plan
 from lewm.probes.plan_videos import write_videos
-from lewm.probes.setting import check_fits, prepare
+from lewm.probes.setting import Setting, check_fits, prepare
 
 ELITE_SHARE = 10  # of the samples one in ten is an elite, as in the paper
 SHOWN = 4  # pairs whose frames are drawn
@@ -61,122 +62,148 @@ class Runs:
         return np.array([self.rules.distance(state, goal) for state in rollout.states])
 
 
-def plan(
-    checkpoint: str | Path,
-    *,
-    env: str,
-    data: str | Path,
-    out: str | Path | None = None,
-    solver: str = "cem",
-    protocol: str = "strict",
-    manifest: str | Path | None = None,
-    write_manifest: str | Path | None = None,
-    split: str = AUTO,
-    pairs: int | None = None,
-    seeds: int | None = None,
-    seed: int = 0,
-    horizon: int | None = None,
-    execute: int | None = None,
-    iterations: int | None = None,
-    samples: int | None = None,
-    elites: int | None = None,
-    std: float | None = None,
-    exponent: float | None = None,
-    lr: float | None = None,
-    starts: int | None = None,
-    cost: str = "last",
-    action_penalty: float = 0.0,
-    goals: int = 1,
-    offset: int | None = None,
-    budget: int | None = None,
-    near: float | None = None,
-    batch: int = 64,
-) -> dict[str, Any]:
-    """Plan for every pair under every seed, and write what came of it."""
-    given = dict(locals())
-    own = protocol_of(protocol, env)
-    rule = own.changed(offset=offset, budget=budget)
-    rules = rules_of(env, protocol, near)
-    for name in ("pairs", "seeds", "batch", "goals"):
-        if given[name] is not None and given[name] < 1:
-            raise UserError(f"--{name} is {given[name]}; it must be at least 1")
-    planner = solver_of(solver, {name: given[name] for name in SETTINGS})
-    check_cost(cost, action_penalty, goals, planner.horizon)
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The arguments of `lewm plan`, which says what they mean; UserError for those that make no sense."""
+
+    env: str
+    data: str | Path
+    out: str | Path | None = None
+    solver: str = "cem"
+    protocol: str = "strict"
+    manifest: str | Path | None = None
+    write_manifest: str | Path | None = None
+    split: str = AUTO
+    pairs: int | None = None
+    seeds: int | None = None
+    seed: int = 0
+    horizon: int | None = None
+    execute: int | None = None
+    iterations: int | None = None
+    samples: int | None = None
+    elites: int | None = None
+    std: float | None = None
+    exponent: float | None = None
+    lr: float | None = None
+    starts: int | None = None
+    cost: str = "last"
+    action_penalty: float = 0.0
+    goals: int = 1
+    offset: int | None = None
+    budget: int | None = None
+    near: float | None = None
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "seeds", "batch", "goals"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name} is {value}; it must be at least 1")
+
+    @property
+    def own(self) -> Protocol:
+        """The protocol as it is."""
+        return protocol_of(self.protocol, self.env)
+
+    @property
+    def rule(self) -> Protocol:
+        """The protocol as it is asked for."""
+        return self.own.changed(offset=self.offset, budget=self.budget)
+
+    @property
+    def planner_seeds(self) -> list[int]:
+        """One for each time that every pair is planned for."""
+        return [self.seed + i for i in range(self.own.seeds if self.seeds is None else self.seeds)]
+
+
+def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
+    """Plan for every pair under every seed, and write what came of it; the arguments are those of `Asked`."""
+    asked = Asked(**arguments)
+    rule, rules = asked.rule, rules_of(asked.env, asked.protocol, asked.near)
+    planner = solver_of(asked.solver, {name: getattr(asked, name) for name in SETTINGS})
+    check_cost(asked.cost, asked.action_penalty, asked.goals, planner.horizon)
 
     path = checkpoints.resolve(checkpoint)
-    setting = prepare(path, io.out_folder(out, [path], f"plan/{protocol}"), seed)
-    source = open_source(data)
-    model, interface = setting.model, setting.model.interface
-    check_fits(source.frame_shape, source.action_dim, interface, data)
-    side = source.frame_shape[0]
-    world = restored_world(env, image_size=side)
-    check_world(world, rules, env, source)
-    space = ActionSpace.of(interface, world.low, world.high)
+    setting = prepare(path, io.out_folder(asked.out, [path], f"plan/{asked.protocol}"), asked.seed)
+    source = open_source(asked.data)
+    make_world, make_mpc = makers(asked, setting, source, rules, planner)
+    where = {"manifest": asked.manifest, "split": asked.split, "pairs": asked.pairs}
+    sample, about = find_pairs(setting, source, rules, asked.env, rule, **where)
+    if len(sample.pairs) < (wanted := asked.pairs or rule.pairs):
+        there = f"there are no more in {asked.data}, split {sample.split}"
+        print(f"notice: {len(sample.pairs)} pairs instead of {wanted}: {there}")
+    tasks = tasks_of(sample, source, rules, goals=asked.goals, frameskip=setting.model.interface.frameskip)
+    difference = check_look(sample, source, rules, make_world(), asked.env)
+    if asked.write_manifest is not None:
+        sample.write(asked.write_manifest)
 
-    def make_mpc(planner_seed: int) -> MPC:
-        return MPC(
-            model,
-            planner,
-            space,
-            cost=cost_of(cost, action_penalty, space),
-            execute=execute,
-            budget=rule.budget,
-            seed=planner_seed,
-            device=device_of(model),
-        )
-
-    make_mpc(seed)  # settings that make no sense are said before anything is drawn
-    sample, about = find_pairs(setting, source, rules, env, rule, manifest=manifest, split=split, pairs=pairs)
-    if len(sample.pairs) < (wanted := pairs or rule.pairs):
-        print(
-            f"notice: {len(sample.pairs)} pairs instead of {wanted}: there are no more in {data}, split {sample.split}"
-        )
-    tasks = tasks_of(sample, source, rules, goals=goals, frameskip=interface.frameskip)
-    difference = check_look(sample, source, rules, world, env)
-    if write_manifest is not None:
-        sample.write(write_manifest)
-    planner_seeds = [seed + i for i in range(own.seeds if seeds is None else seeds)]
-
-    def make_restored() -> Restored:
-        return restored_world(env, image_size=side)
-
-    how = {"seeds": planner_seeds, "batch": batch}
-    planned = evaluate(make_mpc, tasks, make_restored, **how, shown=SHOWN, what=f"{solver}, {len(tasks)} pairs")
-    floor = evaluate(lambda s: random_policy(make_mpc(s)), tasks, make_restored, **how, what="random policy")
+    how = {"seeds": asked.planner_seeds, "batch": asked.batch}
+    what = f"{asked.solver}, {len(tasks)} pairs"
+    planned = evaluate(make_mpc, tasks, make_world, **how, shown=SHOWN, what=what)
+    floor = evaluate(lambda seed: random_policy(make_mpc(seed)), tasks, make_world, **how, what="random policy")
     runs = Runs(sample, planned, floor, goals_of(sample, source, rules), rules)
 
-    apart, how_known = held_out(sample, source, setting)
-    counted = {"pairs": len(tasks), "asked": pairs, "seeds": len(planner_seeds), "goals": goals}
-    missed = rule.missed(own, **counted, held_out=apart, as_drawn=about["as_drawn"])
-    result = setting.describe(data, sample.fingerprint, sample.split) | {
-        "env": env,
-        "protocol": protocol,
-        "rule": own.describe(),
-        "rule_met": not missed,
-        "rule_missed": missed,
-        "offset": rule.offset,
-        "budget": rule.budget,
-        "near": near,
-        "held_out": apart,
-        "held_out_how": how_known,
-        "look_difference": difference,
-        "solver": {"name": solver, **settings_of(planner)},
-        "objective": cost,
-        "action_penalty": action_penalty,
-        "goals": goals,
-        "execute": planner.horizon if execute is None else execute,
-        "frameskip": interface.frameskip,
-        "seeds": planner_seeds,
-        "batch": batch,
-        "manifest": {"path": str(manifest or write_manifest or "")} | about,
-    }
-    result |= summarise(runs, result["execute"], seed)
+    result = setting.describe(asked.data, sample.fingerprint, sample.split)
+    result |= described(asked, planner, about, held_out(sample, source, setting), num_pairs=len(tasks))
+    result |= {"look_difference": difference, "frameskip": setting.model.interface.frameskip}
+    result |= summarise(runs, result["execute"], asked.seed)
     write_pairs(runs, setting.out / "pairs.csv")
-    shown = shown_of(runs, model, source, sample.split)
+    shown = shown_of(runs, setting.model, source, sample.split)
     result["videos"] = write_videos(shown, setting.out)
     result = io.write_result(result, plan_figures(runs, shown, result), setting.out)
     print_plan(result)
     return result
+
+
+def makers(
+    asked: Asked, setting: Setting, source: Source, rules: Rules, planner: Planner
+) -> tuple[Callable[[], Restored], Callable[[int], MPC]]:
+    """How to make a world, and a controller for a seed; UserError where data, world, model and settings do not fit."""
+    model, interface = setting.model, setting.model.interface
+    check_fits(source.frame_shape, source.action_dim, interface, asked.data)
+
+    def make_world() -> Restored:
+        return restored_world(asked.env, image_size=source.frame_shape[0])
+
+    world = make_world()
+    check_world(world, rules, asked.env, source)
+    space = ActionSpace.of(interface, world.low, world.high)
+    world.close()
+    cost = cost_of(asked.cost, asked.action_penalty, space)
+    how = {"cost": cost, "execute": asked.execute, "budget": asked.rule.budget, "device": device_of(model)}
+
+    def make_mpc(seed: int) -> MPC:
+        return MPC(model, planner, space, seed=seed, **how)
+
+    make_mpc(asked.seed)  # settings that make no sense are said before anything is drawn
+    return make_world, make_mpc
+
+
+def described(
+    asked: Asked, planner: Planner, about: dict[str, Any], apart: tuple[bool | None, str], *, num_pairs: int
+) -> dict[str, Any]:
+    """What was done, on which pairs, whether they were held out, and what of the rule was missed."""
+    counted = {"pairs": num_pairs, "asked": asked.pairs, "seeds": len(asked.planner_seeds), "goals": asked.goals}
+    missed = asked.rule.missed(asked.own, **counted, held_out=apart[0], as_drawn=about["as_drawn"])
+    return {
+        "env": asked.env,
+        "protocol": asked.protocol,
+        "rule": asked.own.describe(),
+        "rule_met": not missed,
+        "rule_missed": missed,
+        "offset": asked.rule.offset,
+        "budget": asked.rule.budget,
+        "near": asked.near,
+        "held_out": apart[0],
+        "held_out_how": apart[1],
+        "solver": {"name": asked.solver, **settings_of(planner)},
+        "objective": asked.cost,
+        "action_penalty": asked.action_penalty,
+        "goals": asked.goals,
+        "execute": planner.horizon if asked.execute is None else asked.execute,
+        "seeds": asked.planner_seeds,
+        "batch": asked.batch,
+        "manifest": {"path": str(asked.manifest or asked.write_manifest or "")} | about,
+    }
 
 
 def check_cost(name: str, penalty: float, goals: int, horizon: int) -> None:

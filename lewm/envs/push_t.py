@@ -79,6 +79,13 @@ class PushT(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         """A tenth of a second: ten times `v += (100 (target - p) - 20 v) dt; p += v dt`, target = p0 + 100 action."""
+        self.advance(action)
+        reward = -float(np.linalg.norm(self.state - self._goal_state))
+        done = near(self.state, self._goal_state)
+        return self.render(), reward, done, self._steps >= self.max_steps, self._info()
+
+    def advance(self, action: np.ndarray) -> None:
+        """Move as `step` does, without a picture."""
         action = np.asarray(action, np.float64)
         if action.shape != (2,) or not np.isfinite(action).all():
             raise UserError(f"an action is two finite numbers (x, y), not {action!r}")
@@ -91,9 +98,6 @@ class PushT(gymnasium.Env[np.ndarray, np.ndarray]):
             agent.velocity = tuple(velocity.tolist())
             inner.space.step(DT)
         self._steps += 1
-        reward = -float(np.linalg.norm(self.state - self._goal_state))
-        done = near(self.state, self._goal_state)
-        return self.render(), reward, done, self._steps >= self.max_steps, self._info()
 
     def render(self) -> np.ndarray:
         """The picture: (image_size, image_size, 3) uint8; drawn at 512, brought to 224, and from there averaged."""

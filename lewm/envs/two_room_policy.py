@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from lewm.envs.common_policy import RandomActions, Seeded
 from lewm.envs.two_room import DOOR_Y, REACH, WALL_X, TwoRoom
 
 DOOR = np.array((WALL_X, DOOR_Y), np.float32)
@@ -23,18 +24,7 @@ def direction(state: np.ndarray, goal: np.ndarray, *, through_door: bool = True)
     return away / max(float(np.linalg.norm(away)), 1e-8)
 
 
-class _Seeded:
-    """A policy with its own generator, restarted by `reset`."""
-
-    def __init__(self) -> None:
-        self.reset(0)
-
-    def reset(self, seed: int) -> None:
-        """Start an episode."""
-        self.rng = np.random.default_rng(seed)
-
-
-class NoisyExpert(_Seeded):
+class NoisyExpert(Seeded):
     """Walks to the target under heavy noise: `a = clip(direction + N(0, noise^2), -1, 1)`.
 
     At the default noise nearly two thirds of all numbers are exactly -1 or 1.
@@ -50,7 +40,7 @@ class NoisyExpert(_Seeded):
         return np.clip(action, -1, 1).astype(np.float32)
 
 
-class Wanderer(_Seeded):
+class Wanderer(Seeded):
     """Walks from one random place to the next at random speeds, so that rooms, border, wall and door are all visited.
 
     A new place is drawn on arrival or after `patience` steps. Places in the other room are kept with probability
@@ -85,15 +75,6 @@ class Wanderer(_Seeded):
             other_room = (place[0] > WALL_X) != (world.state[0] > WALL_X)
             if world.legal_state(place) and (not other_room or self.rng.random() < self.cross):
                 return place
-
-
-class RandomActions(_Seeded):
-    """Uniform over the action space, in any environment with a bounded Box of actions."""
-
-    def __call__(self, env: gymnasium.Env[Any, Any]) -> np.ndarray:
-        space = env.action_space
-        assert isinstance(space, gymnasium.spaces.Box) and space.is_bounded()
-        return self.rng.uniform(space.low, space.high).astype(np.float32)
 
 
 POLICIES: dict[str, type] = {"expert": NoisyExpert, "wander": Wanderer, "random": RandomActions}
