@@ -129,6 +129,7 @@ def draw_pairs(
         fingerprint=source.fingerprint(),
         split=split,
         split_seed=split_seed,
+        near=rule.near,
     )
 
 

@@ -107,7 +107,7 @@ class Asked:
     @property
     def rule(self) -> Protocol:
         """The protocol as it is asked for."""
-        return self.own.changed(offset=self.offset, budget=self.budget)
+        return self.own.changed(offset=self.offset, budget=self.budget, near=self.near)
 
     @property
     def planner_seeds(self) -> list[int]:
@@ -136,6 +136,10 @@ def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
     if asked.write_manifest is not None:
         sample.write(asked.write_manifest)
 
+    apart = held_out(sample, source, setting)
+    if asked.own.held_out and apart[0] is not True:
+        print(f"notice: perhaps not held out: {apart[1]}")
+
     how = {"seeds": asked.planner_seeds, "batch": asked.batch}
     what = f"{asked.solver}, {len(tasks)} pairs"
     planned = evaluate(make_mpc, tasks, make_world, **how, shown=SHOWN, what=what)
@@ -143,7 +147,7 @@ def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
     runs = Runs(sample, planned, floor, goals_of(sample, source, rules), rules)
 
     result = setting.describe(asked.data, sample.fingerprint, sample.split)
-    result |= described(asked, planner, about, held_out(sample, source, setting), num_pairs=len(tasks))
+    result |= described(asked, planner, about, apart, num_pairs=len(tasks))
     result |= {"look_difference": difference, "frameskip": setting.model.interface.frameskip}
     result |= summarise(runs, result["execute"], asked.seed)
     write_pairs(runs, setting.out / "pairs.csv")

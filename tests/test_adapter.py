@@ -83,6 +83,36 @@ class ReadOnly(Slider):
     state = property(lambda self: np.array([self.x]))
 
 
+class Unwritten(Slider):
+    def get_state(self):
+        raise NotImplementedError
+
+
+class Observed(Slider):
+    """Its `state` is a copy of what it sees: it can be written, and nothing follows from it."""
+
+    def reset(self, **settings):
+        seen = super().reset(**settings)
+        self.state = np.array([self.x])
+        return seen
+
+    def step(self, action):
+        seen = super().step(action)
+        self.state = np.array([self.x])
+        return seen
+
+    def render(self):
+        self.x, before = float(self.state[0]), self.x
+        picture = super().render()
+        self.x = before
+        return picture
+
+
+class Undrawable(Slider):
+    def render(self):
+        raise RuntimeError("no\ndisplay")
+
+
 class Discrete(Slider):
     action_space = spaces.Discrete(3)
 
@@ -96,7 +126,8 @@ class Blind(Slider):
         return None
 
 
-KINDS = (WithMethods, LikeMuJoCo, WithAttribute, ReadOnly, Discrete, Boundless, Blind, Slider)
+KINDS = (WithMethods, LikeMuJoCo, WithAttribute, ReadOnly, Unwritten, Observed)
+KINDS += (Undrawable, Discrete, Boundless, Blind, Slider)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,7 +158,7 @@ def test_a_state_is_set_in_the_way_that_the_environment_has(kind, state):
             world.reset(options={"state": wrong})
 
 
-@pytest.mark.parametrize("kind", [Slider, ReadOnly])
+@pytest.mark.parametrize("kind", [Slider, ReadOnly, Unwritten])
 def test_without_a_setter_one_can_collect_but_not_plan(kind, tmp_path):
     name = f"test/{kind.__name__}-v0"
     argv = ["collect", name, "--out", str(tmp_path / "a"), "--episodes", "2", "--image-size", "16"]
@@ -195,7 +226,10 @@ def test_only_the_environment_ends_an_episode_but_one_without_a_limit_is_cut():
         ("test/Discrete-v0", "actions of test/Discrete-v0 are Discrete"),
         ("test/Boundless-v0", "no finite bounds"),
         ("test/Blind-v0", "test/Blind-v0 has no picture: render.. gives NoneType"),
+        ("test/Undrawable-v0", "test/Undrawable-v0 cannot be drawn: no display"),
         ("CartPole-v1", "actions of CartPole-v1 are Discrete"),
+        (":Pendulum-v1", "no Gymnasium environment ':Pendulum-v1'"),
+        ("a:b:Foo-v0", "no Gymnasium environment 'a:b:Foo-v0'"),
         ("Nothing-v3", "no Gymnasium environment 'Nothing-v3'"),
         ("nobody/Nothing", "no Gymnasium environment 'nobody/Nothing'"),
         ("no_such_package:a/B-v0", "no Gymnasium environment 'no_such_package:a/B-v0'"),
@@ -208,6 +242,26 @@ def test_what_cannot_be_a_world_is_refused_in_one_line(name, match, tmp_path, ca
     with pytest.raises(UserError, match=match):
         make_world(name, image_size=16)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("size", [0, -3, 7])
+def test_a_picture_has_a_side_of_at_least_8(size, tmp_path, capsys):
+    argv = ["collect", "Pendulum-v1", "--out", str(tmp_path / "a"), "--episodes", "1", f"--image_size={size}"]
+    assert main(argv) == 2
+    assert f"image_size is 8 or more, not {size}" in capsys.readouterr().err
+
+
+def test_a_state_that_is_but_an_observation_is_refused_when_planning(tmp_path, capsys):
+    name, data = "test/Observed-v0", str(tmp_path / "data")
+    assert main(["collect", name, "--out", data, "--episodes", "3", "--image-size", "16", "--policy", "random"]) == 0
+    interface = Interface(image_size=16, frameskip=5, history=2, action_mean=(0.1, 1.0), action_std=(0.1, 0.5))
+    save(WorldModel(interface, **TINY).eval(), checkpoint := tmp_path / "checkpoint.ckpt")
+    argv = ["plan", str(checkpoint), "--env", name, "--data", data, "--out", str(tmp_path / "out"), "--near", "1"]
+    argv += ["--split", "all", "--pairs", "3", "--seeds", "1", "--solver", "random", "--budget", "10", "--offset", "5"]
+    capsys.readouterr()
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "do not lead to its next states" in error and error.count("\n") == 1
 
 
 def test_smooth_actions_are_slow_and_fill_the_bounds():

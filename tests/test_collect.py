@@ -1,11 +1,14 @@
 """Collected episodes."""
 
 import numpy as np
+import pytest
 
 from lewm.cli import main
+from lewm.datasets.collect import collect as run
 from lewm.datasets.collect import run_episode
 from lewm.datasets.schema import open_source
 from lewm.envs import make_policy, make_world
+from lewm.envs.two_room import TwoRoom
 
 
 def collect(out, *flags: str) -> None:
@@ -41,3 +44,23 @@ def test_an_episode_ends_where_the_world_says_so():
     ends = [run_episode(world, policy, seed)[1] for seed in range(6)]
     assert all(c["terminated"][-1] or c["truncated"][-1] for c in ends)
     assert not any((c["terminated"] | c["truncated"])[:-1].any() for c in ends)
+
+
+@pytest.mark.parametrize("flags", [(), ("--triples", "1"), ("--triples", "1", "--kinds", "moved")])
+def test_every_world_is_closed(flags, tmp_path, monkeypatch):
+    made, closed = [], []
+    make = TwoRoom.__init__
+    monkeypatch.setattr(TwoRoom, "__init__", lambda self, **settings: (made.append(self), make(self, **settings))[1])
+    monkeypatch.setattr(TwoRoom, "close", lambda self: closed.append(self))
+    collect(tmp_path / ("b.h5" if flags else "a"), *flags)
+    assert made and set(map(id, made)) == set(map(id, closed))
+
+
+def test_a_world_without_a_close_is_collected_in(tmp_path):
+    class Bare:
+        def __init__(self):
+            world = make_world("two_room", image_size=16)
+            self.reset, self.step, self.state, self.goal_state = world.reset, world.step, world.state, world.goal_state
+
+    run(Bare, lambda: make_policy("two_room", "random"), tmp_path / "a", episodes=1)
+    assert open_source(tmp_path / "a").lengths.tolist() == [101]

@@ -225,6 +225,26 @@ def test_a_world_is_drawn_after_blocks_alone_unless_it_is_filmed_and_closed_at_t
     assert filmed.closed and other.closed
 
 
+def test_worlds_are_closed_where_a_later_one_cannot_be_made_or_restored():
+    class Failing(Line):
+        worlds, where = [], ""
+
+        def __init__(self):
+            self.closed = False
+            self.worlds.append(self)
+            assert self.where != "made" or len(self.worlds) < 3
+
+        def restore(self, state):
+            assert self.where != "restored" or self is not self.worlds[2]
+            return super().restore(state)
+
+    for where, num in (("made", 2), ("restored", 4)):
+        Failing.worlds, Failing.where = [], where
+        with pytest.raises(AssertionError):
+            evaluate(controller(), tasks(4), Failing, seeds=[0])
+        assert [world.closed for world in Failing.worlds[:num]] == [True] * num
+
+
 def test_only_shown_tasks_of_the_first_seed_keep_frames():
     found = evaluate(controller(), tasks(3), Line, seeds=[0, 1], shown=2, batch=2)
     assert [bool(r.frames) and bool(r.imagined) for r in found.rollouts] == [True, True, False] + [False] * 3

@@ -153,6 +153,7 @@ def test_a_manifest_for_something_else_is_refused():
         ({"world": "push_t"}, "for two_room, not for push_t"),
         ({"protocol": PROTOCOLS["moderate"]}, "protocol strict, not moderate"),
         ({"protocol": STRICT.changed(offset=10, budget=None)}, "25 steps ahead, not 10"),
+        ({"protocol": STRICT.changed(offset=None, budget=None, near=0.2)}, "--near None, not 0.2"),
         ({"fingerprint": "other"}, "for other data"),
         ({"lengths": dict.fromkeys(lengths, 26)}, "not there"),
         ({"lengths": {}}, "not there"),
@@ -185,6 +186,8 @@ def test_what_of_a_rule_is_not_met_is_said():
     assert STRICT.missed(STRICT, pairs=150, asked=200, **met) == ["150 pairs instead of 200"]
     assert STRICT.missed(STRICT, pairs=50, asked=60, **met) == ["50 pairs instead of 100"]
     assert STRICT.missed(STRICT, pairs=100, goals=3, **met) == ["3 goal frames instead of one"]
+    (why,) = STRICT.changed(offset=None, budget=None, near=0.2).missed(STRICT, pairs=100, **met)
+    assert "within --near 0.2, not what a rule" in why
     for same, word in ((False, "not those"), (None, "perhaps not those")):
         (why,) = STRICT.missed(STRICT, pairs=100, as_drawn=same, **met)
         assert why.startswith(f"hand-picked pairs: {word}")

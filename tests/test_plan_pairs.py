@@ -18,7 +18,7 @@ from lewm.errors import UserError
 from lewm.plan.manifest import Pair
 from lewm.plan.protocols import PROTOCOLS
 from lewm.probes import plan_pairs
-from lewm.probes.plan_pairs import as_drawn, check_look, draw_pairs, find_pairs, held_out, tasks_of
+from lewm.probes.plan_pairs import as_drawn, check_look, check_steps, draw_pairs, find_pairs, held_out, tasks_of
 
 SIDE, ROWS = 32, 60
 RULE = PROTOCOLS["moderate"].changed(offset=10, budget=20)
@@ -148,6 +148,52 @@ def test_permuted_states_are_refused(data, folder):
             file[name] = values
     with pytest.raises(UserError, match=r"do not fit its frames|grey levels"):
         look(folder / "permuted.h5")
+
+
+def steps(path):
+    source = open_source(path)
+    return check_steps(drawn(source), source, RULES, restored_world("two_room", image_size=SIDE), "two_room")
+
+
+def changed(data, path, name, change):
+    with h5py.File(data) as file:
+        columns = {name: file[name][:] for name in file}
+    columns[name] = change(columns[name])
+    with h5py.File(path, "w") as file:
+        for column, values in columns.items():
+            file[column] = values
+    return path
+
+
+def test_recorded_actions_lead_to_the_recorded_next_states(data, folder):
+    assert steps(data) == 0
+    still = changed(data, folder / "still.h5", "state", lambda states: np.full_like(states, 60))
+    assert steps(still) is None, "nothing moves, so there is nothing to compare"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda actions: 256 + 200 * actions,  # where to, not which way
+        lambda actions: -actions,
+        lambda actions: actions[:, ::-1],
+        lambda actions: np.roll(actions, 7, axis=0),
+    ],
+    ids=["absolute", "reversed", "swapped", "shifted"],
+)
+def test_actions_of_another_meaning_are_refused(change, data, folder, request):
+    path = changed(data, folder / f"{request.node.callspec.id}.h5", "action", change)
+    with pytest.raises(UserError, match=r"actions of .* do not lead to its next states in two_room") as caught:
+        steps(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_turn_of_an_angle_is_no_motion_and_no_error():
+    rules, state = rules_of("push_t", "strict"), np.array((100.0, 100, 300, 300, 6.2, 0, 0))
+    after = state + (6, 0, 0, 0, 0.1 - 6.2, 0, 8)
+    apart = plan_pairs.motion(rules, state, after)
+    assert apart == pytest.approx(np.sqrt(6**2 + 8**2 + (0.1 + 2 * np.pi - 6.2) ** 2))
+    assert plan_pairs.motion(RULES, np.zeros(2), np.array((0, 2 * np.pi))) == pytest.approx(2 * np.pi)
 
 
 def find(path, setting, manifest=None, pairs=None, source=None):

@@ -50,6 +50,14 @@ def test_equal_outcomes_leave_a_difference_possible():
     assert found["mean"] == 0 and found["ci95"][0] < -0.02 and found["ci95"][1] > 0.02
 
 
+@pytest.mark.parametrize("hits", [0, 1, 2, 298, 299, 300])
+def test_less_evidence_never_gives_a_narrower_interval_near_0_and_1(hits):
+    solved, floor = (np.arange(300) < hits).reshape(3, 100), np.zeros((3, 100), bool)
+    low, high = scores.difference(solved, floor, np.arange(100))["ci95"]
+    own = scores._wilson(hits / 300, 100)
+    assert high - low >= own.high - own.low and low <= own.low and high >= own.high
+
+
 def test_the_sign_test_is_exact_and_over_pairs_that_differ():
     found = scores.difference(*outcome(10, 9, 1, 20))
     assert found["p_sign"] == pytest.approx(2 * (1 + 10) / 2**10) and (found["better"], found["worse"]) == (9, 1)

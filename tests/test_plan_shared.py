@@ -50,3 +50,35 @@ def test_the_last_row_which_has_no_valid_action_does_not_count():
     assert copies([own], OTHERS) == [True]
     assert copies([own[:-1]], OTHERS) == [True], "seven rows are all there are"
     assert copies([], OTHERS) == [] and copies([own], []) == [False]
+
+
+def held(seed, steps, rows=121, dims=2, values=None):
+    """Actions held for some steps, the first for a part of them."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.normal(size=(rows, dims)) if values is None else rng.choice(values, size=(rows, dims))
+    shift = rng.integers(steps)
+    return np.repeat(drawn, steps, axis=0)[shift : shift + rows].astype(np.float32)
+
+
+@pytest.mark.parametrize("steps", [4, 5, 6, 8, 15])
+def test_copies_of_episodes_whose_actions_are_held_are_found(steps):
+    others = [held(i, steps) for i in range(200)]
+    own = [others[7 * i] for i in range(18)] + [others[5][30:], others[5][:90]]
+    assert copies(own, others) == [True] * 20
+    assert copies([held(1000 + i, steps) for i in range(20)], others) == [False] * 20
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_of_actions_of_two_values_copies_are_found_or_cannot_be_told(steps):
+    others = [held(i, steps, dims=1, values=(-1.0, 1.0)) for i in range(200)]
+    found = copies(others[:20], others)
+    assert False not in found and (steps > 1 or found == [True] * 20)
+    assert copies([held(1000 + i, steps, dims=1, values=(-1.0, 1.0)) for i in range(20)], others) == [False] * 20
+
+
+def test_what_all_episodes_repeat_is_no_copy_however_long():
+    waves = [np.tile(np.repeat((-1.0, 1.0), k), 200)[i : i + 121, None] for k in (1, 2, 6) for i in range(4)]
+    assert set(copies([waves[0], waves[5], waves[9]], waves)) == {None}
+    assert copies([np.ones((60, 2))], [np.ones((60, 2))]) == [None]
+    short = [np.repeat(policy(i, rows=2), 4, axis=0) for i in range(9)]
+    assert copies(short[:1], short) == [None], "seven rows, two actions"

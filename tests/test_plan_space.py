@@ -67,6 +67,14 @@ def test_it_takes_the_scale_of_the_model_and_refuses_an_environment_with_other_a
         ActionSpace.of(interface, [-1] * 3, [1] * 3)
 
 
+def test_a_model_of_actions_that_are_on_average_out_of_bounds_is_refused():
+    interface = Interface(image_size=8, frameskip=5, history=1, action_mean=(0.5, 256.0), action_std=(2.0, 90.0))
+    with pytest.raises(UserError, match=r"mean .*256.* outside the bounds") as caught:
+        ActionSpace.of(interface, [-1, -1], [1, 1])
+    assert "\n" not in str(caught.value)
+    assert ActionSpace.of(interface, [0.5, -INF], [1, 256]).dim == 2, "at a bound"
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -50,7 +50,8 @@ class Manifest:
 
     `counts` says what there was to draw from: `episodes`, `too_short` of them, `candidates` (pairs `offset` rows apart
     in the others), how many of these ask for nothing by `reasons`, and `left` episodes with a pair that may be drawn.
-    `marks` are hashes of the states at each pair's start and goal.
+    `marks` are hashes of the states at each pair's start and goal. `near` is what a user gave for solved, by
+    which pairs were left out; None where the world has a rule.
     """
 
     world: str
@@ -63,6 +64,7 @@ class Manifest:
     pairs: tuple[Pair, ...]
     marks: tuple[str, ...]
     counts: dict[str, Any]
+    near: float | None = None
 
     @property
     def checksum(self) -> str:
@@ -106,6 +108,10 @@ class Manifest:
             )
         if self.offset != protocol.offset:
             raise UserError(f"{path} has goals {self.offset} steps ahead, not {protocol.offset}; give --offset")
+        if self.near != protocol.near:
+            raise UserError(
+                f"{path} was drawn with --near {self.near}, not {protocol.near}; give that or draw it again"
+            )
         for pair in self.pairs:
             if pair.goal - pair.start != self.offset or not 0 <= pair.start < pair.goal < lengths.get(pair.episode, 0):
                 raise UserError(f"{path} names rows {pair.start} and {pair.goal} of episode {pair.episode}, not there")

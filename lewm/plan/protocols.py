@@ -22,6 +22,7 @@ class Protocol:
         one_an_episode: one pair of each episode at most; else rows are drawn uniformly from all episodes.
         excludes: whether pairs that ask for nothing (solved at the start, in one room) are left out.
         held_out: whether the model must not have been trained or chosen on the episodes.
+        near: what counts as solved, where the world has no rule of its own and a user says how near.
     """
 
     name: str
@@ -33,18 +34,19 @@ class Protocol:
     one_an_episode: bool = True
     excludes: bool = True
     held_out: bool = True
+    near: float | None = None
 
     def describe(self) -> dict[str, Any]:
         """The rules as results hold them."""
         return asdict(self)
 
-    def changed(self, *, offset: int | None, budget: int | None) -> Protocol:
-        """With another offset or budget, where one is given; UserError for one below 1."""
+    def changed(self, *, offset: int | None, budget: int | None, near: float | None = None) -> Protocol:
+        """With another offset or budget, where one is given, and with `near`; UserError for a length below 1."""
         given = {name: value for name, value in (("offset", offset), ("budget", budget)) if value is not None}
         for name, value in given.items():
             if value < 1:
                 raise UserError(f"--{name} is {value}; it must be at least 1 environment step")
-        return replace(self, **given)
+        return replace(self, near=near, **given)
 
     def missed(
         self,
@@ -69,6 +71,8 @@ class Protocol:
         ]
         if pairs < (wanted := max(own.pairs, asked or 0)):
             found.append(f"{pairs} pairs instead of {wanted}")
+        if self.near is not None:
+            found.append(f"solved is what is within --near {self.near:g}, not what a rule of the protocol says")
         if goals > 1:
             found.append(f"{goals} goal frames instead of one")
         if as_drawn is not True:
