@@ -22,20 +22,11 @@ ABOUT = (
 NOTES = (
     "strict (the default): held-out episodes, goals that ask for something, success by the hardest rule; moderate: the "
     "same pairs' rule with a looser success; paper: as published evaluations judge, for comparison only",
-    "excluded: pairs that could have been drawn and ask for nothing, or cannot be judged",
-    "solved at the start: pairs drawn that are solved before the first action",
+    "random: actions uniform within the bounds; n: pairs of start and goal; excluded: pairs that could have been drawn "
+    "and ask for nothing, or cannot be judged",
     "intervals are 95 %; how they were made stands in each result.json",
 )
-HEADER = (
-    "protocol",
-    "success [95 %]",
-    "random actions",
-    "difference, paired",
-    "pairs x seeds",
-    "excluded",
-    "solved at the start",
-    "ms a plan",
-)
+HEADER = ("protocol", "success [95 %]", "random", "difference, paired", "n x seeds", "excluded", "ms a plan")
 PICTURES = {
     "episodes": "Start, what happened after each block of actions, and the goal; below, what the model had imagined, "
     "as the real frame whose embedding is nearest. A plan begins at an orange border.",
@@ -71,16 +62,13 @@ def parts(results: dict[str, Result], folder: Path) -> list[str]:
 
 def row(protocol: str, result: Result) -> tuple[str, ...]:
     """One protocol's numbers."""
-    excluded = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in result["excluded"].items()) or "none"
-    start = result["solved_at_start"]
     return (
         protocol,
         percent(result["success"]),
         percent(result["random"]),
         percent(result["difference"], "mean", "+"),
         f"{result['n']} x {len(result['seeds'])}",
-        excluded,
-        f"{start['pairs']} of {result['n']}",
+        f"{sum(result['excluded'].values())} of {result['drawn_from']['candidates']}",
         number(result["plan_ms"]["median"], 1),
     )
 
@@ -89,6 +77,9 @@ def rule_texts(result: Result) -> Iterable[str]:
     """How it was planned, on what, and what of the rule was not met."""
     yield f"{solver_text(result)}; budget {result['budget']} steps, goals {result['offset']} ahead"
     yield str(result["held_out_how"])
+    excluded = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in result["excluded"].items()) or "none"
+    start = f"{result['solved_at_start']['pairs']} of {result['n']} pairs solved before the first action"
+    yield f"excluded: {excluded}; {start}"
     if result["rule_missed"]:
         yield f"the rule is not met: {'; '.join(result['rule_missed'])}"
 

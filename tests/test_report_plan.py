@@ -30,7 +30,8 @@ def plan_result(protocol, success=0.6, **changes):
         "success": rate(success),
         "random": rate(0.1),
         "difference": {"mean": 0.5, "ci95": [0.4, 0.6]},
-        "excluded": {"one_room": 7},
+        "excluded": {"one_room": 7, "solved_at_start": 4},
+        "drawn_from": {"candidates": 50},
         "solved_at_start": {"pairs": 0},
         "plan_ms": {"median": 12.34, "p95": 20.0},
         "solver": {"name": "cem", "samples": 300, "iterations": 30, "horizon": 5},
@@ -64,7 +65,13 @@ def test_all_protocols_stand_in_one_table_the_strictest_first_whatever_was_run_f
         text.index(f"{name} {100 * rate:.1f} %") for name, rate in (("strict", 0.6), ("moderate", 0.7), ("paper", 0.9))
     ]
     assert places == sorted(places)
-    assert "10.0 % [5.0, 15.0]" in text and "+50.0 % [+40.0, +60.0]" in text and "7 one room" in text and "12.3" in text
+    assert (
+        "10.0 % [5.0, 15.0]" in text
+        and "+50.0 % [+40.0, +60.0]" in text
+        and "11 of 50" in text
+        and "7 one room, 4 solved at start" in text
+        and "12.3" in text
+    )
     assert "goals reached by planning 60.0 % [55.0, 65.0]" in text and "random actions 10.0 %" in text
     assert "predicted to be 0.500 and came out as 1.50" in text
     for protocol in ("strict", "moderate", "paper"):

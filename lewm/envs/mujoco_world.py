@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from lewm.envs.mujoco_gl import Scene
-from lewm.envs.picture import reduced
+from lewm.envs.picture import check_settings, reduced
 from lewm.errors import UserError
 
 NATIVE = 224  # side of the picture that smaller ones are made of
@@ -31,12 +31,7 @@ class MujocoWorld(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     def __init__(
         self, *, image_size: int = NATIVE, max_steps: int = 100, render_mode: str | None = "rgb_array"
     ) -> None:
-        if not 8 <= image_size <= NATIVE:
-            raise UserError(f"image_size is 8 to {NATIVE}, not {image_size}; 32, 56, 112 and 224 divide evenly")
-        if max_steps < 1:
-            raise UserError(f"max_steps {max_steps} must be at least 1")
-        if render_mode not in (None, "rgb_array"):
-            raise UserError(f"unknown render_mode {render_mode!r}; only rgb_array is drawn")
+        check_settings(image_size, max_steps, render_mode, native=NATIVE)
         self.image_size, self.max_steps, self.render_mode = image_size, max_steps, render_mode
         self.action_space = spaces.Box(-1.0, 1.0, (self.actions,), np.float32)
         self.observation_space = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)

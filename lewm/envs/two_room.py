@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from lewm.envs.picture import check_settings
 from lewm.errors import UserError
 
 NATIVE = 224  # side of the native picture
@@ -150,12 +151,7 @@ class TwoRoom(gymnasium.Env[np.ndarray, np.ndarray]):
         background_colour: Rgb = COLOURS["background"],
         render_mode: str | None = "rgb_array",
     ) -> None:
-        if not 8 <= image_size <= NATIVE:
-            raise UserError(f"image_size is 8 to {NATIVE}, not {image_size}; 32, 56, 112 and 224 divide evenly")
-        if max_steps < 1:
-            raise UserError(f"max_steps {max_steps} must be at least 1")
-        if render_mode not in (None, "rgb_array"):
-            raise UserError(f"unknown render_mode {render_mode!r}; only rgb_array is drawn")
+        check_settings(image_size, max_steps, render_mode, native=NATIVE)
         self.image_size, self.max_steps, self.render_mode = image_size, max_steps, render_mode
         own = {"agent": agent_colour, "wall": wall_colour, "door": door_colour, "background": background_colour}
         self._own_colours = {name: _checked_rgb(name, rgb) for name, rgb in own.items()}
