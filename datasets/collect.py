@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,7 +33,17 @@ class Policy(Protocol):
     def __call__(self, world: Any) -> np.ndarray: ...
 
 
+Made = TypeVar("Made")
 Episode = tuple[np.ndarray, dict[str, np.ndarray]]
+
+
+@contextmanager
+def closing(world: Made) -> Iterator[Made]:
+    """The world, closed at the end if it has a `close`."""
+    try:
+        yield world
+    finally:
+        getattr(world, "close", lambda: None)()
 
 
 def episode_seed(seed: int, number: int) -> int:
@@ -105,9 +116,10 @@ def collect(
 
 def _in_order(make: tuple[Callable, Callable], seeds: list[int], workers: int) -> Iterator[Episode]:
     if workers == 0:
-        world, policy = make[0](), make[1]()
-        for seed in seeds:
-            yield run_episode(world, policy, seed)
+        with closing(make[0]()) as world:
+            policy = make[1]()
+            for seed in seeds:
+                yield run_episode(world, policy, seed)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=make) as pool:

@@ -74,22 +74,25 @@ def collect(
     from functools import partial
 
     from lewm.datasets.clip_writer import collect_clips, collect_triples
+    from lewm.datasets.collect import closing
     from lewm.datasets.collect import collect as run
     from lewm.envs import make_policy, make_world, policies_of
 
     world = partial(make_world, env, image_size=image_size)
     policy = policy or next(iter(policies_of(env)))
     behaviour = partial(make_policy, env, policy)
-    for make in (world, behaviour):
-        make()  # a wrong name is said before any process starts
+    with closing(world()):  # a wrong name is said before any process starts
+        behaviour()
     provenance: dict[str, Any] = {"env": env, "policy": policy, "seed": seed, "image_size": image_size}
     if kinds is not None and not triples:
         raise UserError("--kinds are of clips, and --triples says how many; add it, as --triples 100")
     if kinds is not None:
         named = [name.strip() for name in kinds.split(",") if name.strip()]
-        collect_clips(world(), behaviour(), out, clips=triples, kinds=named, seed=seed, provenance=provenance)
+        with closing(world()) as made:
+            collect_clips(made, behaviour(), out, clips=triples, kinds=named, seed=seed, provenance=provenance)
     elif triples:
-        collect_triples(world(), behaviour(), out, triples=triples, seed=seed, provenance=provenance)
+        with closing(world()) as made:
+            collect_triples(made, behaviour(), out, triples=triples, seed=seed, provenance=provenance)
     else:
         how = {"seed": seed, "workers": workers, "codec": codec, "resume": resume, "provenance": provenance}
         run(world, behaviour, out, episodes=episodes, **how)

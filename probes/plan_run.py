@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io as text_io
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from lewm.probes import plan_scores as scores
 from lewm.probes import results as io
 from lewm.probes.features import device_of
 from lewm.probes.plan_figures import block_distances, plan_figures
-from lewm.probes.plan_pairs import AUTO, check_look, check_world, find_pairs, goals_of, held_out, tasks_of
+from lewm.probes.plan_pairs import AUTO, check_look, check_steps, check_world, find_pairs, goals_of, held_out, tasks_of
 from lewm.probes.plan_shown import shown_of
 from lewm.probes.plan_tables import print_plan
 from lewm.probes.plan_videos import write_videos
@@ -132,7 +133,9 @@ def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
         there = f"there are no more in {asked.data}, split {sample.split}"
         print(f"notice: {len(sample.pairs)} pairs instead of {wanted}: {there}")
     tasks = tasks_of(sample, source, rules, goals=asked.goals, frameskip=setting.model.interface.frameskip)
-    difference = check_look(sample, source, rules, make_world(), asked.env)
+    with closing(make_world()) as world:
+        difference = check_look(sample, source, rules, world, asked.env)
+        check_steps(sample, source, rules, world, asked.env)
     if asked.write_manifest is not None:
         sample.write(asked.write_manifest)
 
@@ -168,10 +171,9 @@ def makers(
     def make_world() -> Restored:
         return restored_world(asked.env, image_size=source.frame_shape[0])
 
-    world = make_world()
-    check_world(world, rules, asked.env, source)
-    space = ActionSpace.of(interface, world.low, world.high)
-    world.close()
+    with closing(make_world()) as world:
+        check_world(world, rules, asked.env, source)
+        space = ActionSpace.of(interface, world.low, world.high)
     cost = cost_of(asked.cost, asked.action_penalty, space)
     how = {"cost": cost, "execute": asked.execute, "budget": asked.rule.budget, "device": device_of(model)}
 

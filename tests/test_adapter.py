@@ -248,7 +248,9 @@ def test_what_cannot_be_a_world_is_refused_in_one_line(name, match, tmp_path, ca
 def test_a_picture_has_a_side_of_at_least_8(size, tmp_path, capsys):
     argv = ["collect", "Pendulum-v1", "--out", str(tmp_path / "a"), "--episodes", "1", f"--image_size={size}"]
     assert main(argv) == 2
-    assert f"image_size is 8 or more, not {size}" in capsys.readouterr().err
+    assert f"image_size is {size}" in capsys.readouterr().err.replace("8 or more, not ", "")
+    with pytest.raises(UserError, match=f"image_size is 8 or more, not {size}"):
+        make_world("Pendulum-v1", image_size=size)
 
 
 def test_a_state_that_is_but_an_observation_is_refused_when_planning(tmp_path, capsys):

@@ -19,6 +19,10 @@ from lewm.envs.cube_rules import CENTRE, VELOCITY
 from lewm.envs.mujoco_gl import NONE, VARIABLE, load
 from lewm.errors import UserError
 
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="needs ogbench, which has no build for Python 3.13 yet"
+)
+
 
 @pytest.fixture(scope="module")
 def excerpt() -> dict[str, np.ndarray]:

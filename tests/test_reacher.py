@@ -17,6 +17,10 @@ from lewm.errors import UserError
 
 LIMIT = np.radians(160)  # of the wrist
 
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="needs dm-control, which has no build for Python 3.13 yet"
+)
+
 
 @pytest.fixture(scope="module")
 def excerpt() -> dict[str, np.ndarray]:

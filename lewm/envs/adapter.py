@@ -9,10 +9,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from lewm.envs.mujoco_gl import chosen_at_import
 from lewm.envs.packages import quiet_pygame
 from lewm.envs.picture import reduced
 from lewm.errors import UserError
 
+SMALLEST = 8  # side of a picture
 LONGEST = 1000  # steps of an episode, where the environment has no limit of its own
 TAKEN = {
     "state",
@@ -24,11 +26,12 @@ TAKEN = {
     "id",
     "pixels",
 }  # columns that others write
+MISSING = (AttributeError, TypeError, ValueError, NotImplementedError)
 WAYS = "methods get_state() and set_state(state), MuJoCo's set_state(qpos, qvel), or an array `state` that can be set"
 
 
 class Access(Protocol):
-    """One way to read and set an environment's state; AttributeError, TypeError or ValueError where it has none."""
+    """One way to read and set an environment's state; one of `MISSING` where it has none."""
 
     def get(self) -> np.ndarray: ...
 
@@ -92,9 +95,20 @@ class Adapter(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata = {"render_modes": ["rgb_array"]}
 
     def __init__(self, name: str, *, image_size: int = 64) -> None:
+        if image_size < SMALLEST:
+            raise UserError(f"image_size is {SMALLEST} or more, not {image_size}; no larger than the environment's own")
         self.name, self.image_size, self.render_mode = name, image_size, "rgb_array"
         quiet_pygame()
         self._env = _made(name)
+        try:
+            self._prepare()
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _prepare(self) -> None:
+        """Bounds, columns and the way to set the state; UserError where it lacks what a world needs."""
+        name, image_size = self.name, self.image_size
         self._low, self._high, self._dtype = _bounds(name, self._env.action_space)
         self.action_space = spaces.Box(self._low.astype(np.float32), self._high.astype(np.float32), dtype=np.float32)
         self.observation_space = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
@@ -164,9 +178,10 @@ class Adapter(gymnasium.Env[np.ndarray, np.ndarray]):
 
 def _made(name: str) -> gymnasium.Env[Any, Any]:
     try:
-        return gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        what = " ".join(str(error).split()).rstrip(".")
+        with chosen_at_import():
+            return gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
+    except Exception as error:  # of names that make no sense, of imports, of the environment's own
+        what = _one_line(error)
         raise UserError(
             f"no Gymnasium environment {name!r} with pictures: {what}; one of another package is named as "
             "PACKAGE:NAMESPACE/NAME-v0"
@@ -191,7 +206,7 @@ def _access_to(env: Any) -> Access | None:
             before = access.get()
             access.set(before)
             same = before.ndim == 1 and np.isfinite(before).all() and np.array_equal(access.get(), before)
-        except (AttributeError, TypeError, ValueError):
+        except MISSING:
             continue
         if same:
             return access
@@ -201,11 +216,15 @@ def _access_to(env: Any) -> Access | None:
 def _picture(name: str, render: Callable[[], Any]) -> np.ndarray:
     try:
         picture = render()
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UserError(f"{name} cannot be drawn: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a renderer without a display or a driver fails in ways of its own
+        raise UserError(f"{name} cannot be drawn: {_one_line(error)}") from error
     if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
         raise UserError(f"{name} has no picture: render() gives {type(picture).__name__}, not (h, w, 3) uint8")
     return picture
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _is_column(name: str, value: Any) -> bool:

@@ -10,6 +10,9 @@ import atexit
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from typing import Any
 from weakref import WeakSet
@@ -47,6 +50,30 @@ def choose() -> None:
     if VARIABLE in os.environ or "mujoco" in sys.modules or sys.platform != "linux" or find_spec("mujoco") is None:
         return
     os.environ[VARIABLE] = next((backend for backend in BACKENDS if works(backend)), NONE)
+
+
+@contextmanager
+def chosen_at_import() -> Iterator[None]:
+    """Within, whoever imports MuJoCo first does it after `choose`; where nobody does nothing is set or tried."""
+    finder = _AtImport()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        finder.leave()
+
+
+class _AtImport(MetaPathFinder):
+    """Finds nothing; it is asked when a module is about to be imported."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
+        if fullname == "mujoco":
+            self.leave()  # `choose` looks for the package, too
+            choose()
+
+    def leave(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
 
 
 def works(backend: str) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from types import ModuleType
 
 from lewm.errors import UserError
 
 PACKAGES = {"gym_pusht": "gym-pusht", "dm_control": "dm-control"}  # module: what pip calls it, where that differs
+UNBUILT = ("dm_control", "ogbench", "labmaze")  # the first two need the third, which has no wheel from FIRST on
+FIRST = (3, 13)
+PYTHON = sys.version_info[:2]
 
 
 def needed(module: str, *, world: str) -> ModuleType:
@@ -21,7 +25,11 @@ def needed(module: str, *, world: str) -> ModuleType:
     except ImportError as error:
         what = " ".join(str(error).split())
         install = "pip install 'lewm[envs]'"
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == top:
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if PYTHON >= FIRST and missing in UNBUILT:
+            why = f"which has no build for Python {PYTHON[0]}.{PYTHON[1]} yet: use Python 3.12"
+            raise UserError(f"{world} needs the package {package}, {why}") from error
+        if missing == top:
             raise UserError(f"{world} needs the package {package}, which is not installed: {install}") from error
         failed = f"cannot be imported ({what}): {_hint(what, install)}"
         raise UserError(f"{world} needs the package {package}, which {failed}") from error

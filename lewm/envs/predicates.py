@@ -54,6 +54,7 @@ class Rules(ABC):
     columns: dict[str, int | None]  # of a data set: how many numbers a row of each has; None for as many as the world
     unit: str  # of `distance`
     hold = 1  # states in a row
+    angles: tuple[int, ...] = ()  # numbers of a state in which a full turn is no difference
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol

@@ -38,6 +38,7 @@ class PushTRules(Rules):
 
     columns = {"state": 7}
     unit = "units of a 512 x 512 window, of the block"
+    angles = (ANGLE,)
 
     def __init__(self, protocol: str) -> None:
         super().__init__(protocol)

@@ -7,6 +7,7 @@ world says of its own end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -156,18 +157,27 @@ def evaluate(
 
     def steps() -> Iterator[None]:
         for seed, part in parts:
-            mpc, running = make_mpc(seed), Running(part, seed, make_world, films if seed == seeds[0] else set())
-            try:
+            mpc = make_mpc(seed)
+            with ExitStack() as stack:
+                running = Running(part, seed, closed_by(stack, make_world), films if seed == seeds[0] else set())
                 yield from running.run(mpc)
-            finally:
-                for world in running.worlds:
-                    world.close()
             found.rollouts += running.rollouts
             found.records += mpc.records
 
     for _ in track(steps(), what, total=len(parts) * plans):
         pass
     return found
+
+
+def closed_by(stack: ExitStack, make_world: Callable[[], World]) -> Callable[[], World]:
+    """Makes worlds that the stack closes, each from when it is made."""
+
+    def make() -> World:
+        world = make_world()
+        stack.callback(world.close)
+        return world
+
+    return make
 
 
 class Running:

@@ -50,12 +50,19 @@ class ActionSpace:
 
     @classmethod
     def of(cls, interface: Interface, low: Numbers, high: Numbers) -> ActionSpace:
-        """Scaled by the statistics that the model was trained with; UserError if the sizes differ."""
+        """Scaled by the statistics that the model was trained with; UserError if these are not of such actions."""
         if len(low) != interface.action_dim:
             raise UserError(
                 f"the environment's actions have {len(low)} numbers, the model was trained on {interface.action_dim}"
             )
-        return cls(low, high, mean=interface.action_mean, std=interface.action_std)
+        space = cls(low, high, mean=interface.action_mean, std=interface.action_std)
+        if ((space.mean < space.low) | (space.mean > space.high)).any():
+            raise UserError(
+                f"the actions that the model was trained on have the mean {_text(space.mean)}, outside the bounds of "
+                f"the environment's, {_text(space.low)} and {_text(space.high)}: they mean something else; give a "
+                "model of this environment's actions"
+            )
+        return space
 
     @property
     def dim(self) -> int:
