@@ -301,6 +301,7 @@ def plan(
     budget: int | None = None,
     near: float | None = None,
     batch: int = 64,
+    films: int = 4,
 ) -> None:
     """Reach goals by planning in latent space, on held-out pairs, beside random actions.
 
@@ -310,7 +311,8 @@ def plan(
         checkpoint: a checkpoint, a run folder, or a folder of runs.
         env: the world: two_room, push_t, reacher, cube, or a Gymnasium id, as Pendulum-v1 (docs/planning.md, Worlds).
         data: data set whose episodes give starts and goals; with true states.
-        out: folder for result.json, result.csv, pairs.csv and plots; null for report/plan in the run's folder.
+        out: folder for result.json, result.csv, pairs.csv and plots; null for report/plan/PROTOCOL in the
+            run's folder.
         solver: cem, icem, mppi, gradient, shooting or random.
         protocol: rules of the sample and of success (docs/planning.md): strict, moderate, or paper for comparison.
         manifest: file of frozen pairs; null to draw them.
@@ -337,6 +339,7 @@ def plan(
         near: distance to the goal that counts as solved, over the numbers of the state; of a Gymnasium id, where it
             must be given. Worlds by name have rules of their own.
         batch: pairs planned for together; the noise does not depend on it, sums differ by rounding.
+        films: pairs of which a film is kept, under the first seed: start, what happened, what was imagined, goal.
     """
     given = dict(locals())
     from lewm.probes.plan_run import plan as run

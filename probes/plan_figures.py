@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 12  # frames in a strip, start and goal included
+STRIPS = 4  # rollouts in the picture of episodes
 NO_SEARCH = "no search: this solver asks no model"
 
 
@@ -36,7 +37,7 @@ def plan_figures(runs: Planned, shown: Sequence[Shown], result: dict[str, Any]) 
         "costs": costs(result["costs"]),
         "distances": distances(*block_distances(runs)),
         "drift": drift(result["drift"]),
-        "episodes": episodes(shown),
+        "episodes": episodes(shown[:STRIPS]),
     }
 
 

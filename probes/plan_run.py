@@ -37,7 +37,6 @@ from lewm.probes.plan_videos import write_videos
 from lewm.probes.setting import Setting, check_fits, prepare
 
 ELITE_SHARE = 10  # of the samples one in ten is an elite, as in the paper
-SHOWN = 4  # pairs whose frames are drawn
 WITH_ELITES = ("cem", "icem")
 SETTINGS = ("horizon", "iterations", "samples", "elites", "std", "exponent", "lr", "starts")  # of a solver
 
@@ -94,11 +93,14 @@ class Asked:
     budget: int | None = None
     near: float | None = None
     batch: int = 64
+    films: int = 4
 
     def __post_init__(self) -> None:
         for name in ("pairs", "seeds", "batch", "goals"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--{name} is {value}; it must be at least 1")
+        if self.films < 0:
+            raise UserError(f"--films is {self.films}; it must be at least 0")
 
     @property
     def own(self) -> Protocol:
@@ -145,7 +147,7 @@ def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
 
     how = {"seeds": asked.planner_seeds, "batch": asked.batch}
     what = f"{asked.solver}, {len(tasks)} pairs"
-    planned = evaluate(make_mpc, tasks, make_world, **how, shown=SHOWN, what=what)
+    planned = evaluate(make_mpc, tasks, make_world, **how, shown=asked.films, what=what)
     floor = evaluate(lambda seed: random_policy(make_mpc(seed)), tasks, make_world, **how, what="random policy")
     runs = Runs(sample, planned, floor, goals_of(sample, source, rules), rules)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from shutil import copytree
 
 import h5py
 import numpy as np
@@ -135,6 +136,23 @@ def test_the_action_penalty_draws_actions_to_their_mean():
     actions = torch.full((1, 1, 2, 5, 1), 0.75)  # u = 1
     assert cost_of("last", 0.0, space)(predicted, goal, actions).item() == 3
     assert cost_of("last", 0.5, space)(predicted, goal, actions).item() == 3.5
+
+
+def test_as_many_films_as_asked_for_are_written_and_the_report_finds_all_protocols(checkpoint, data, tmp_path, capsys):
+    run = tmp_path / "run"
+    copytree(checkpoint, run)
+    more = ["--env", "two_room", "--data", str(data), *SHORT, *QUICK, "--pairs", "3", "--seeds", "1", "--batch", "3"]
+    for protocol, films in (("strict", 2), ("moderate", 0)):
+        assert main(["plan", str(run), *more, "--protocol", protocol, "--films", str(films)]) == 0
+        folder = run / "report" / "plan" / protocol
+        result = json.loads((folder / "result.json").read_text())
+        keys = {f"{row['episode']}_{row['start']}.gif" for row in rows(folder)[:films]}
+        assert set(result["videos"]) == keys and {path.name for path in (folder / "videos").iterdir()} == keys
+    assert main(["report", str(run)]) == 0
+    page = (run / "report" / "report.html").read_text()
+    assert page.count("data:image/gif;base64,") == 2 and "<td>strict</td>" in page and "<td>moderate</td>" in page
+    assert main(["plan", str(run), *more, "--films", "-1"]) == 2
+    assert "--films" in capsys.readouterr().err
 
 
 def test_data_collected_with_the_same_seed_are_not_held_out_whatever_their_fingerprint(checkpoint, data, tmp_path):
