@@ -19,7 +19,9 @@ WORLDS = {  # name: module and class of the world, module of its policies
 def make_world(name: str, *, image_size: int) -> Any:
     """A world whose observation is its frame (image_size, image_size, 3); UserError for an unknown name."""
     if is_adapted(name):
-        return import_module("lewm.envs.adapter").Adapter(name, image_size=image_size)
+        from lewm.envs.adapter import Adapter
+
+        return Adapter(name, image_size=image_size)
     if name not in WORLDS:
         raise UserError(no_world(name))
     module, kind, _ = WORLDS[name]
@@ -37,7 +39,9 @@ def make_policy(world: str, name: str | None = None) -> Any:
 def policies_of(world: str) -> dict[str, Any]:
     """Policies by name, the one for collecting first; UserError for an unknown world."""
     if is_adapted(world):
-        return import_module("lewm.envs.common_policy").POLICIES
+        from lewm.envs.common_policy import POLICIES
+
+        return POLICIES
     if world not in WORLDS:
         raise UserError(no_world(world))
     return import_module(f"lewm.envs.{WORLDS[world][2]}").POLICIES
