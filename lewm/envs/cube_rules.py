@@ -51,6 +51,7 @@ class CubeRules(Rules):
 
     columns = {"qpos": POSITIONS, "qvel": VELOCITIES}
     unit = "metres, of the cube's centre"
+    velocity = VELOCITY
     strict_near, strict_turn = 0.03, np.radians(15)
 
     def __init__(self, protocol: str) -> None:
@@ -66,10 +67,3 @@ class CubeRules(Rules):
     def distance(self, state: State, goal: State) -> float:
         """From centre to centre."""
         return distance(state[CENTRE], goal[CENTRE])
-
-    def start(self, state: State) -> State:
-        """At rest, but under `paper` with the recorded velocities."""
-        start = np.array(state)
-        if self.protocol != "paper":
-            start[VELOCITY] = 0.0
-        return start

@@ -54,6 +54,7 @@ class Rules(ABC):
     columns: dict[str, int | None]  # of a data set: how many numbers a row of each has; None for as many as the world
     unit: str  # of `distance`
     hold = 1  # states in a row
+    velocity = slice(0, 0)  # the numbers of a state that are 0 at rest
     angles: tuple[int, ...] = ()  # numbers of a state in which a full turn is no difference
 
     def __init__(self, protocol: str) -> None:
@@ -69,7 +70,10 @@ class Rules(ABC):
 
     def start(self, state: State) -> State:
         """Where a rollout begins for a recorded state: at rest, but under `paper` with what velocity was recorded."""
-        return np.array(state)
+        start = np.array(state)
+        if self.protocol != "paper":
+            start[self.velocity] = 0.0
+        return start
 
     def judge(self, goal: State) -> Judge:
         """A judge of one rollout."""

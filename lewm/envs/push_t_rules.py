@@ -38,6 +38,7 @@ class PushTRules(Rules):
 
     columns = {"state": 7}
     unit = "units of a 512 x 512 window, of the block"
+    velocity = VELOCITY
     angles = (ANGLE,)
 
     def __init__(self, protocol: str) -> None:
@@ -51,13 +52,6 @@ class PushTRules(Rules):
     def distance(self, state: State, goal: State) -> float:
         """Of the block's positions; its angle is left out."""
         return distance(state[BLOCK], goal[BLOCK])
-
-    def start(self, state: State) -> State:
-        """The agent at rest, but under `paper` with the recorded velocity; the block's was not recorded."""
-        start = np.array(state)
-        if self.protocol != "paper":
-            start[VELOCITY] = 0.0
-        return start
 
     def reason(self, start: State, goal: State) -> str | None:
         """Solved at the start; or out of view, where no picture can tell what is asked for."""

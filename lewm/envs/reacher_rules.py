@@ -55,6 +55,7 @@ class ReacherRules(Rules):
 
     columns = {"qpos": 2, "qvel": 2}
     unit = "metres, of the fingertip"
+    velocity = VELOCITY
 
     def __init__(self, protocol: str) -> None:
         super().__init__(protocol)
@@ -72,10 +73,3 @@ class ReacherRules(Rules):
     def distance(self, state: State, goal: State) -> float:
         """From fingertip to fingertip."""
         return distance(fingertip(state), fingertip(goal))
-
-    def start(self, state: State) -> State:
-        """At rest, but under `paper` with the recorded velocities."""
-        start = np.array(state)
-        if self.protocol != "paper":
-            start[VELOCITY] = 0.0
-        return start
