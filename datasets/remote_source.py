@@ -21,6 +21,7 @@ from lewm.errors import UserError
 
 MANIFEST_BYTES = 2**30
 STREAMS = 8  # indexes fetched at a time
+FETCHING = "shards fetched ahead"  # name of the threads
 
 
 class RemoteSource(ShardSource):
@@ -98,7 +99,7 @@ class FetchAhead:
             return None
         self._begun.add((epoch, here))
         wanted = [self._rotated(shards) for shards in windows[here : here + 2]]
-        thread = threading.Thread(target=self._fetch, args=(np.concatenate(wanted),), daemon=True)
+        thread = threading.Thread(target=self._fetch, args=(np.concatenate(wanted),), name=FETCHING, daemon=True)
         thread.start()
         return thread
 

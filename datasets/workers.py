@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+SENT_TO_ALL = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 GRACE_S = 30  # after SIGTERM, in which the run ends its batch, saves and ends its workers
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Start workers inside: a signal waits until its worker has got to `outlive_signals`, which ends the waiting.
+
+    A worker has the mask of the thread that starts it. The run itself gets signals in another thread, or after this.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def outlive_signals(worker: int) -> None:
@@ -19,6 +35,7 @@ def outlive_signals(worker: int) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, _later)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)
 
 
 def _later(number: int, frame: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from lewm.errors import UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_unfinished: set[tuple[int, Path]] = set()  # process and file: a forked one has its parent's too
 
 
 def shipped(name: str) -> Path:
@@ -52,6 +54,8 @@ def written_atomically(
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp" if locked else f".{path.name}.{os.getpid()}.tmp")
+    mine = (os.getpid(), temporary)
+    _unfinished.add(mine)
     try:
         yield temporary
         sync(temporary)
@@ -62,6 +66,15 @@ def written_atomically(
         raise UserError(f"cannot write {path}: {reason(error, path.parent, needed)} or {elsewhere}") from error
     finally:
         _remove(temporary)
+        _unfinished.discard(mine)
+
+
+@atexit.register
+def _remove_unfinished() -> None:
+    """A process that ends does not wait for its daemon threads, such as those that fetch shards ahead."""
+    for process, temporary in list(_unfinished):
+        if process == os.getpid():
+            _remove(temporary)
 
 
 def _remove(temporary: Path) -> None:

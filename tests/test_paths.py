@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,22 @@ def test_a_shard_is_synced_before_it_has_its_name_and_the_manifest_comes_last(tm
     assert [call[2].name for call in calls if call[0] == "replace"][-1] == "manifest.json"
     folder = ("sync", (tmp_path / "out").stat().st_ino, True)
     assert calls.index(("sync", tar, False)) < calls.index(folder)
+
+
+def test_what_a_thread_is_still_writing_when_the_process_ends_is_removed(tmp_path):
+    code = """
+import sys, threading
+from lewm.paths import written_atomically
+begun = threading.Event()
+
+def write():
+    with written_atomically(sys.argv[1]) as temporary:
+        temporary.write_bytes(b"half")
+        begun.set()
+        threading.Event().wait()
+
+threading.Thread(target=write, daemon=True).start()
+begun.wait()
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.bin")], check=True, timeout=60)
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from conftest import TINY_FLAGS
 
 from lewm.cli import main
 from lewm.datasets.remote import NotFetched, RemoteFolder
+from lewm.datasets.remote_source import FETCHING
 from lewm.datasets.schema import open_source
 from lewm.datasets.shard_cache import ShardCache, cache_folder, cache_root
 from lewm.datasets.tar_index import file_sha256
@@ -227,6 +229,9 @@ def test_a_disk_that_fills_up_ends_a_run_with_the_space_needed_and_nothing_parti
     told = rf"cannot write {small_disk}/.*: it needs 0\.[0-9] MiB, 0\.[0-9] MiB are free; free space or choose another "
     assert re.search(told + rf"--data.cache \(the whole set takes {whole:.1f} MiB\)", line)
     (cache,) = small_disk.iterdir()
+    for thread in threading.enumerate():  # what is fetched beside training ends with the process, here it is waited for
+        if thread.name == FETCHING:
+            thread.join(60)
     assert not list(cache.glob(".*.tmp"))
     for shard in manifest["shards"]:
         assert not (path := cache / shard["file"]).exists() or file_sha256(path) == shard["sha256"]

@@ -1,0 +1,32 @@
+"""Signals that meet a loader's workers before they are ready for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from torch.utils.data._utils import signal_handling
+
+from lewm.datasets.datamodule import ClipDataModule
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_that_comes_before_a_worker_is_ready_does_not_end_it(flat_file, monkeypatch, number):
+    install = signal_handling._set_worker_signal_handlers
+
+    def signalled() -> None:
+        install()
+        os.kill(os.getpid(), number)  # in the worker, before it has set anything of ours
+
+    monkeypatch.setattr(signal_handling, "_set_worker_signal_handlers", signalled)
+    data = ClipDataModule(str(flat_file), global_batch=4, num_frames=2, frameskip=1, num_workers=1)
+    batch = next(iter(data.train_dataloader()))
+    assert len(batch.pixels) == 4
+
+
+def test_the_run_itself_takes_signals_as_before(flat_file):
+    data = ClipDataModule(str(flat_file), global_batch=4, num_frames=2, frameskip=1, num_workers=1)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    next(iter(data.train_dataloader()))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
