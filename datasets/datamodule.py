@@ -23,7 +23,7 @@ from lewm.datasets.split import PARTS, episodes_of
 from lewm.datasets.stats import action_statistics
 from lewm.datasets.tar_shards import ShardSource, Verify
 from lewm.datasets.windows import clip_rows
-from lewm.datasets.workers import outlive_signals, signals_held
+from lewm.datasets.workers import lost_workers_named, outlive_signals, signals_held
 from lewm.errors import UserError
 
 # What the order of clips and the split depend on besides the data: a checkpoint goes on only with the same.
@@ -34,12 +34,13 @@ SHARDS_PER_WINDOW = 32  # behind a URL: pooled, they mix almost as well as all
 class ClipLoader(DataLoader):
     """A loader that can say that it is resumable: its position is the data module's, so its own state is empty.
 
-    No signal to the whole group of processes meets a worker that is not ready for it.
+    No signal to the whole group of processes meets a worker that is not ready for it, and one that is killed is named.
     """
 
     def __iter__(self) -> Any:
         with signals_held():
-            return super().__iter__()
+            batches = super().__iter__()
+        return lost_workers_named(batches) if self.num_workers else batches
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""

@@ -1,14 +1,16 @@
-"""How a loader's worker takes signals that a terminal or a scheduler sends to every process of a run."""
+"""A loader's workers: signals that are sent to every process of a run, and a worker that the system ends."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 SENT_TO_ALL = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
+NEWS_S = 1  # at most, between a worker's sockets being closed and its end being told
 GRACE_S = 30  # after SIGTERM, in which the run ends its batch, saves and ends its workers
 
 
@@ -41,3 +43,23 @@ def outlive_signals(worker: int) -> None:
 def _later(number: int, frame: Any) -> None:
     if signal.alarm(GRACE_S):  # seconds that an earlier alarm had left
         os._exit(0)
+
+
+def lost_workers_named(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches of a loader with workers; where one of these is killed while it hands a batch over, its end is told.
+
+    Its socket is closed a moment before the system tells of its end, and the error of the socket would say nothing.
+
+    Raises:
+        RuntimeError: torch's own, with the worker's process.
+    """
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except Exception as error:
+            if not str(error).startswith("Caught "):  # as an error that a living worker hands on does
+                time.sleep(NEWS_S)  # torch raises in the handler of SIGCHLD
+            raise
+        yield batch

@@ -1,11 +1,13 @@
-"""Signals that meet a loader's workers before they are ready for them."""
+"""Signals that meet a loader's workers before they are ready for them, and workers that end at a bad moment."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
+from torch.utils.data import dataloader
 from torch.utils.data._utils import signal_handling
 
 from lewm.datasets.datamodule import ClipDataModule
@@ -30,3 +32,20 @@ def test_the_run_itself_takes_signals_as_before(flat_file):
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     next(iter(data.train_dataloader()))
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_a_worker_killed_while_it_hands_over_a_batch_is_named(flat_file, monkeypatch):
+    killed = []
+
+    def cut(batches, *args) -> None:  # its sockets are closed before the system tells of its end
+        killed.append(batches._workers[0].pid)
+        threading.Timer(0.2, os.kill, (killed[0], signal.SIGKILL)).start()
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    data = ClipDataModule(str(flat_file), global_batch=4, num_frames=2, frameskip=1, num_workers=1)
+    batches = iter(data.train_dataloader())
+    next(batches)
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_try_get_data", cut)
+    with pytest.raises(RuntimeError, match="DataLoader worker") as raised:
+        next(batches)
+    assert f"{killed[0]}" in str(raised.value)
