@@ -38,9 +38,8 @@ class RemoteSource(ShardSource):
         self.cache = ShardCache(self.remote, folder, whole_bytes=sum(s["bytes"] for s in manifest["shards"]))
         self._shards = {self.cache.folder / shard["file"]: shard for shard in manifest["shards"]}
         self._actions: dict[Path, list[bytes]] = {}
-        self._first: dict[Path, int] = {}  # episode of each shard
         with ThreadPoolExecutor(STREAMS) as pool:
-            self._indexes = dict(zip(self._shards, pool.map(self.cache.index, self._shards.values()), strict=True))
+            self._fetched = dict(zip(self._shards, pool.map(self.cache.index, self._shards.values()), strict=True))
         super().__init__(self.cache.folder, manifest=manifest, verify=verify)
 
     def damage(self) -> Any:
@@ -53,19 +52,18 @@ class RemoteSource(ShardSource):
         return self.cache.folder / shard["file"]
 
     def _index_of(self, tar: Path, shard: dict[str, Any]) -> Index:
-        self._first[tar] = len(self._episodes)
-        return self._indexes[tar]
+        return self._fetched[tar]
 
     def _check_meta(self, episode: int) -> None:
         """Nothing: a shard is compared with its sha256 when it comes."""
 
     def _bytes(self, episode: int, ext: str) -> memoryview:
-        tar = self._episodes[episode][0]
+        tar = self._tar_of(episode)
         if ext == "action.npy" and tar not in self._maps and not self.cache.has(self._shards[tar]):
             try:
                 if tar not in self._actions:
-                    self._actions[tar] = self.cache.members(self._shards[tar], self._indexes[tar], ext)
-                return memoryview(self._actions[tar][episode - self._first[tar]])
+                    self._actions[tar] = self.cache.members(self._shards[tar], self._fetched[tar], ext)
+                return memoryview(self._actions[tar][episode - int(self._first[self._shard_of(episode)])])
             except UnusableFile:  # no ranges: the whole shard, then
                 pass
         return super()._bytes(episode, ext)

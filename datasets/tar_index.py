@@ -46,6 +46,28 @@ class Member:
 Index = dict[str, dict[str, Member]]  # sample -> extension -> member, in stored order
 
 
+@dataclass(frozen=True)
+class Located:
+    """An index whose samples all have the same members, as one array: a tenth of the memory.
+
+    `numbers` holds offset, size and checksum (samples, members, 3) of the members named by `exts`.
+    """
+
+    exts: tuple[str, ...]
+    numbers: np.ndarray
+
+    @classmethod
+    def of(cls, index: Index) -> Located:
+        """Of an index; KeyError if a sample lacks a member that the first has."""
+        exts = tuple(next(iter(index.values()), ()))
+        rows = [[(m.offset, m.size, m.crc32) for m in map(members.__getitem__, exts)] for members in index.values()]
+        return cls(exts, np.array(rows, dtype=np.int64).reshape(len(rows), len(exts), 3))
+
+    def members(self, number: int) -> dict[str, Member]:
+        """Of one sample."""
+        return {ext: Member(*numbers) for ext, numbers in zip(self.exts, self.numbers[number].tolist(), strict=True)}
+
+
 def build_index(tar: Path) -> Index:
     """Read every header and byte of a shard; UserError for damage, and for what is no episode's member."""
     index: Index = {}

@@ -27,10 +27,11 @@ from lewm.datasets.pixels import PackedFrames
 from lewm.datasets.schema import Column, require_column
 from lewm.datasets.stats import check_actions
 from lewm.datasets.summary import fingerprint
-from lewm.datasets.tar_index import BLOCK, REMEDY, Index, Member, file_sha256, index_of, member_of
+from lewm.datasets.tar_index import BLOCK, REMEDY, Index, Located, Member, file_sha256, index_of, member_of
 from lewm.errors import UserError
 
 META_BYTES = 2**20  # more is no episode's meta.json
+AT_OPENING = 64  # the indexes of so many shards are read at once, so that damage is said at once
 Verify = Literal["sizes", "full"]
 
 
@@ -42,6 +43,8 @@ def escape(name: str) -> str:
 class ShardSource:
     """See `schema.Source`. Shards are memory-mapped per process; maps are never pickled.
 
+    Opening compares the manifest with the size of every shard. The indexes of more than 64 shards are each read when
+    an episode of theirs is first needed, and kept as arrays: a million episodes open in a second or two.
     With `verify` at `sizes` each member's checksum is compared when it is first read, but that of frames: those of
     `zstd`, `zlib` and `png` have their own, those of `raw` and `jpeg` have none. `full` compares that of frames too.
     """
@@ -53,9 +56,10 @@ class ShardSource:
         self._maps: dict[Path, mmap.mmap] = {}
         self._packed: dict[int, PackedFrames] = {}
         self._checked: set[tuple[int, str]] = set()
-        self._episodes: list[tuple[Path, dict[str, Member]]] = []
+        self._indexes: dict[int, Located] = {}
         try:
-            check_manifest(self.manifest)
+            if manifest is not None:
+                check_manifest(manifest)  # what is read from a file was checked there
             self._read(self.manifest)
         except UserError:
             raise
@@ -70,20 +74,37 @@ class ShardSource:
         self.lengths = np.array([n for shard in manifest["shards"] for n in shard["lengths"]], dtype=np.int64)
         self.keys: list[str] = [key for shard in manifest["shards"] for key in shard["keys"]]
         self._refuse_strangers({shard["file"] for shard in manifest["shards"]})
-        tars = [self._checked_size(shard) for shard in manifest["shards"]]  # of all, before any is read
-        for tar, shard in zip(tars, manifest["shards"], strict=True):
+        self._tars = [self._checked_size(shard) for shard in manifest["shards"]]  # of all, before any is read
+        episodes = [shard["episodes"] for shard in manifest["shards"]]
+        self._first = np.cumsum([0, *episodes])  # episode of each shard
+        for number in range(len(episodes) if len(episodes) <= AT_OPENING else 0):
+            self._located(number)
+
+    def located(self, episode: int) -> tuple[Path, dict[str, Member]]:
+        """The shard that holds an episode, and where its members lie."""
+        number = self._shard_of(episode)
+        return self._tars[number], self._located(number).members(episode - int(self._first[number]))
+
+    def _located(self, number: int) -> Located:
+        """Members of a shard's episodes; when first needed, its index is compared with the manifest."""
+        if number not in self._indexes:
+            tar, shard, first = self._tars[number], self.manifest["shards"][number], int(self._first[number])
             index = self._index_of(tar, shard)
             if len(index) != shard["episodes"]:
                 raise UserError(f"{tar} holds {len(index)} episodes, {MANIFEST} says {shard['episodes']}; restore it")
-            first = len(self._episodes)
             self._check_members(tar, index, first)
-            self._episodes += [(tar, members) for members in index.values()]
-            for e in (first, len(self._episodes) - 1):
-                self._check_meta(e)
+            self._indexes[number] = Located.of(index)
+            try:
+                for e in (first, first + len(index) - 1):
+                    self._check_meta(e)
+            except UserError:
+                del self._indexes[number]
+                raise
+        return self._indexes[number]
 
     def frames(self, episode: int, rows: np.ndarray) -> np.ndarray:
         try:
-            if "frames.npy" in self._episodes[episode][1]:
+            if self.codec == "raw":
                 shape = (int(self.lengths[episode]), *self.frame_shape)
                 return npy.loads(self._bytes(episode, "frames.npy"), shape=shape, dtype=np.dtype(np.uint8))[rows]
             return self._packed_frames(episode)[rows]
@@ -140,7 +161,7 @@ class ShardSource:
     def _damage_of(self, episode: int) -> list[str]:
         everything = np.arange(self.lengths[episode])
         reads = [
-            *(partial(self._bytes, episode, ext) for ext in self._episodes[episode][1]),
+            *(partial(self._bytes, episode, ext) for ext in self.located(episode)[1]),
             partial(self.frames, episode, everything),
             partial(self.actions, episode),
             *(partial(self.column, name, episode) for name in self.columns),
@@ -183,8 +204,9 @@ class ShardSource:
 
     def _check_meta(self, episode: int) -> None:
         if self.meta(episode).get("key") != self.keys[episode]:
-            tar = self._episodes[episode][0]
-            raise UserError(f"{tar} holds other episodes than {MANIFEST} says; it was exchanged: restore it")
+            raise UserError(
+                f"{self._tar_of(episode)} holds other episodes than {MANIFEST} says; it was exchanged: restore it"
+            )
 
     def _packed_frames(self, episode: int) -> PackedFrames:
         if episode not in self._packed:
@@ -205,7 +227,7 @@ class ShardSource:
 
     def _bytes(self, episode: int, ext: str) -> memoryview:
         """A member's bytes in the map; when first read, its header and checksum are compared."""
-        tar, members = self._episodes[episode]
+        tar, members = self.located(episode)
         m = members[ext]
         data = memoryview(self._map(tar))[m.offset : m.offset + m.size]
         if (episode, ext) not in self._checked:
@@ -222,7 +244,7 @@ class ShardSource:
             raise ValueError(f"the shard ends after {len(data)} of {m.size} bytes; it shrank since it was opened")
         if ext == "meta.json" and m.size > META_BYTES:
             raise ValueError(f"it has {m.size} bytes, more than {META_BYTES}")
-        tar = self._episodes[episode][0]
+        tar = self._tar_of(episode)
         header = member_of(self._map(tar)[m.offset - BLOCK : m.offset])
         if header != (f"ep{episode:06d}.{ext}", m.size):
             raise ValueError(f"the shard holds {header[0]} of {header[1]} bytes there")
@@ -237,7 +259,13 @@ class ShardSource:
 
     def _where(self, episode: int) -> str:
         key = self.keys[episode] if episode < len(self.keys) else "?"
-        return f"episode {episode} ({key}) in {self._episodes[episode][0]}"
+        return f"episode {episode} ({key}) in {self._tar_of(episode)}"
+
+    def _shard_of(self, episode: int) -> int:
+        return int(np.searchsorted(self._first, episode, side="right")) - 1
+
+    def _tar_of(self, episode: int) -> Path:
+        return self._tars[self._shard_of(episode)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}, "_packed": {}, "_checked": set()}

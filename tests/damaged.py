@@ -22,7 +22,7 @@ def rot(file: Path, at: int, flip: int = 4) -> None:
 
 
 def member(folder: Path, episode: int, ext: str):
-    tar, members = open_source(folder)._episodes[episode]
+    tar, members = open_source(folder).located(episode)
     return tar, members[ext]
 
 

@@ -36,7 +36,7 @@ def indices(data, start=0) -> list[list[int]]:
 
 
 def last_episode_of(source, name) -> int:
-    return max(e for e in range(len(source.lengths)) if source._episodes[e][0].name == name)
+    return max(e for e in range(len(source.lengths)) if source.located(e)[0].name == name)
 
 
 def nothing_partial(source) -> bool:
@@ -241,7 +241,7 @@ def test_a_damaged_file_in_the_cache_is_found_by_verify(server):
     assert list(source.damage()) == []
     path = source.path / SHARD
     content = bytearray(path.read_bytes())
-    content[source._episodes[last_episode_of(source, SHARD)][1]["frames.npy"].offset + 200] ^= 1
+    content[source.located(last_episode_of(source, SHARD))[1]["frames.npy"].offset + 200] ^= 1
     path.write_bytes(content)
     assert any("sha256" in line for line in open_source(server.url).damage())
 

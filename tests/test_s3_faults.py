@@ -87,7 +87,7 @@ def failing(monkeypatch) -> Any:
 
 
 def first_episode_of(source: Any, name: str) -> int:
-    return next(e for e in range(len(source.lengths)) if source._episodes[e][0].name == name)
+    return next(e for e in range(len(source.lengths)) if source.located(e)[0].name == name)
 
 
 @pytest.mark.parametrize("error", [slow_down, unavailable, timeout])

@@ -178,7 +178,7 @@ def test_a_tar_that_means_harm_is_refused(tmp_path, how):
 @pytest.mark.parametrize("cut", ["boundary", "header", "data", "end"])
 def test_a_shard_that_was_cut_is_an_error_and_never_a_shorter_one(shards, tmp_path, cut):
     source = open_source(shards)
-    tar, members = source._episodes[0]
+    tar, members = source.located(0)
     at = {
         "boundary": members["action.npy"].offset - 512,
         "header": members["action.npy"].offset - 100,

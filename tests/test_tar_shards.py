@@ -82,10 +82,10 @@ def test_damage_anywhere_is_named_without_a_traceback(shards, capsys):
     from lewm.cli import main
 
     source = open_source(shards)
-    (tar,) = {tar for tar, _ in source._episodes[:1]}
+    tar, _ = source.located(0)
     whole, times = tar.read_bytes(), tar.stat()
     for ext in ("meta.json", "action.npy", "col.state.npy"):
-        member = source._episodes[0][1][ext]
+        member = source.located(0)[1][ext]
         content = bytearray(whole)
         content[member.offset : member.offset + 8] = b"\xff" * 8
         tar.write_bytes(content)
@@ -129,7 +129,7 @@ def test_a_missing_or_resized_shard_is_refused_at_opening(shards):
 
 def test_verify_finds_a_flipped_byte_of_frames_even_where_they_are_raw(shards):
     source = open_source(shards)
-    tar, members = source._episodes[20]
+    tar, members = source.located(20)
     member = members.get("frames.npy") or members["frames.lwf"]
     content = bytearray(tar.read_bytes())
     content[member.offset + member.size - 2] ^= 4
@@ -144,7 +144,7 @@ def test_verify_finds_a_flipped_byte_of_frames_even_where_they_are_raw(shards):
 @pytest.mark.parametrize("where", ["header", "boundary"])
 def test_a_shard_that_lost_episodes_to_damage_never_opens_as_a_smaller_one(shards, where):
     tar = sorted(shards.glob("*.tar"))[0]
-    member = open_source(shards)._episodes[3][1]["action.npy"]
+    member = open_source(shards).located(3)[1]["action.npy"]
     content = bytearray(tar.read_bytes())
     if where == "header":
         content[member.offset - 400] ^= 1
@@ -168,3 +168,38 @@ def test_the_nan_at_an_episodes_end_survives_conversion(write_flat, tmp_path):
     columns["action"][[4, 10]] = np.nan
     convert(write_flat(columns), tmp_path / "out")
     assert np.isnan(open_source(tmp_path / "out").actions(1)[-1]).all()
+
+
+def test_indexes_of_many_shards_are_read_when_they_are_needed(shards, flat_file, monkeypatch):
+    from lewm.datasets import tar_shards
+
+    assert len(list(shards.glob("*.tar"))) > 1
+    asked = []
+    read = ShardSource._index_of
+    monkeypatch.setattr(tar_shards, "AT_OPENING", 1)
+    monkeypatch.setattr(
+        ShardSource, "_index_of", lambda self, tar, about: asked.append(tar.name) or read(self, tar, about)
+    )
+    source = open_source(shards)
+    assert asked == []
+    last = len(source.lengths) - 1
+    for _ in range(2):
+        source.actions(last)
+    assert asked == [sorted(shards.glob("*.tar"))[-1].name]
+    assert_same_content(open_source(flat_file), source)
+    assert sorted(asked) == sorted(tar.name for tar in shards.glob("*.tar"))
+
+
+def test_a_shard_exchanged_is_refused_too_where_its_index_is_read_late(write_flat, tmp_path, monkeypatch):
+    from lewm.datasets import tar_shards
+
+    monkeypatch.setattr(tar_shards, "AT_OPENING", 0)
+    columns = flat_columns([20] * 4)
+    for name, shift in (("a", 0), ("b", 1)):
+        convert(write_flat(columns | {"id": columns["id"] + shift}, f"{name}.h5"), tmp_path / name, codec="raw")
+    for path in (tmp_path / "b").glob("shard*"):
+        (tmp_path / "a" / path.name).write_bytes(path.read_bytes())
+    source = open_source(tmp_path / "a")
+    for _ in range(2):
+        with pytest.raises(UserError, match="exchanged"):
+            source.actions(0)
