@@ -29,6 +29,34 @@ def test_the_statistic_equals_a_naive_reference(low, high, knots):
     assert float(sigreg(z, 4)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(("low", "high", "knots"), [(0.0, 3.0, 17), (0.2, 4.0, 9), (0.0, 5.0, 2)])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_the_recurrence_equals_every_cosine_formed_by_itself(low, high, knots, scale):
+    # Enough rows for several pieces, the last one short.
+    g = torch.Generator().manual_seed(0)
+    z, weight = scale * torch.randn(700, 2, 6, generator=g) + 0.1, (torch.rand(700, generator=g) > 0.2).float()
+    found = []
+    for recurrence, dtype in ((False, torch.float64), (True, torch.float64), (True, torch.float32)):
+        sigreg = SIGReg(directions=512, knots=knots, knot_range=(low, high), recurrence=recurrence)
+        x = z.to(dtype).requires_grad_()
+        value = sigreg(x, 3, weight)
+        value.backward()
+        found.append((value.double(), x.grad.double()))
+    for value, gradient in found[1:]:
+        # The constants are float32, so the knots of the plain way are off by that much.
+        torch.testing.assert_close(value, found[0][0], rtol=1e-5 * max(1.0, scale), atol=1e-6)
+        error = (gradient - found[0][1]).norm() / found[0][1].norm()
+        assert error < 1e-5 * max(1.0, scale)
+
+
+def test_the_recurrence_keeps_nothing_of_the_knots_size():
+    kept = []
+    h = torch.randn(300, 64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        SIGReg(directions=64).statistic(h, torch.ones(300))
+    assert max(kept) == h.numel()
+
+
 @pytest.mark.parametrize("n", [32, 512])
 def test_its_mean_over_gaussian_samples_is_the_known_value_for_any_batch_size(n):
     sigreg, g = SIGReg(directions=64), torch.Generator().manual_seed(n)
@@ -87,8 +115,9 @@ def test_clips_of_weight_zero_do_not_count():
     torch.testing.assert_close(sigreg(z, 0, weight), sigreg(z[:7], 0))
 
 
-def test_the_gradient_is_exact():
-    sigreg = SIGReg(directions=4)
+@pytest.mark.parametrize("recurrence", [True, False])
+def test_the_gradient_is_exact(recurrence):
+    sigreg = SIGReg(directions=4, recurrence=recurrence)
     z = torch.randn(6, 1, 3, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda x: sigreg(x, 0), (z,))
 
