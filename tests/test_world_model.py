@@ -37,7 +37,7 @@ class Adding(nn.Module):
 @pytest.fixture
 def adding_model(tiny_model) -> WorldModel:
     """Exact dynamics: the next embedding is this one plus the sum of the block's actions in every dimension."""
-    tiny_model.predictor, tiny_model.pred_proj = Adding(3), nn.Identity()
+    tiny_model.predictor, tiny_model.pred_proj, tiny_model.remembers = Adding(3), nn.Identity(), False
     tiny_model.encode_actions = lambda a: a.sum((2, 3))[..., None].expand(-1, -1, 8)
     return tiny_model
 
@@ -84,6 +84,34 @@ def test_a_rollout_uses_the_real_context_and_the_past_blocks(tiny_model):
         tiny_model.rollout(z, past + 1, future),
     ):
         assert (changed - before).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("t", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_a_rollout_that_remembers_gives_what_whole_windows_give(tiny_model, t, n):
+    z, past, future = torch.randn(2, t, 8), blocks(2, t - 1), blocks(2, 3, n)
+    found = tiny_model.rollout(z, past, future)
+    tiny_model.remembers = False
+    torch.testing.assert_close(found, tiny_model.rollout(z, past, future), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_pass_through_a_rollout_that_remembers(tiny_model):
+    z, past, future = torch.randn(1, 1, 8), blocks(1, 0), blocks(1, 2, 5)
+    gradients = []
+    for tiny_model.remembers in (True, False):
+        leaf = future.clone().requires_grad_()
+        tiny_model.rollout(z, past, leaf).square().sum().backward()
+        gradients.append(leaf.grad)
+    assert gradients[0].abs().amax(dim=(0, 1, 3, 4)).min() > 1e-6  # of every block
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_in_training_every_window_is_drawn_whole(tiny_model):
+    asked = []
+    tiny_model.predictor.remember = lambda c: asked.append(c)
+    tiny_model.train()
+    tiny_model.rollout(torch.randn(2, 1, 8), blocks(2, 0), blocks(2, 2, 4))
+    assert not asked
 
 
 def test_candidates_do_not_touch_each_other(tiny_model):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lewm.distributed import batch_norms_over_ranks
 from lewm.errors import UserError
+from lewm.model.class_token import shorten_last_block
 from lewm.model.patches import project_patches
 
 
@@ -35,6 +36,7 @@ class Encoder(nn.Module):
         batch_norms_over_ranks(self.backbone)
         if isinstance(self.backbone, VisionTransformer):
             project_patches(self.backbone)
+            shorten_last_block(self.backbone)
             for module in self.backbone.modules():
                 if isinstance(module, nn.LayerNorm):
                     module.eps = 1e-12

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lewm.errors import UserError
+from lewm.model.class_token import all_tokens
 
 OWN_NAMES = {"embedding": "projector", "cls": "encoder"}  # outputs of whole modules, by the names probes use
 MEAN = ":mean"
@@ -34,7 +35,10 @@ class Layers:
     def recorded(self, frames: int) -> Iterator[dict[str, Tensor]]:
         """A dict that fills with (frames, width) of each layer during one pass; UserError for what has no such form."""
         found: dict[str, Tensor] = {}
+        encoder = self.modules.get("encoder", nn.Module())
         with ExitStack() as hooks:
+            if any(_within(name, "encoder.backbone") for name in self.names.values()):
+                hooks.enter_context(all_tokens(encoder))  # a mean over patches may be asked of the last block too
             for layer, name in self.names.items():
                 handle = self.modules[name].register_forward_hook(self._hook(layer, frames, found))
                 hooks.callback(handle.remove)

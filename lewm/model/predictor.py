@@ -5,11 +5,33 @@ Its parameter names are those of the published checkpoints (see `lewm.interop`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+
+Held = tuple[Tensor, Tensor]  # keys and values of earlier frames (b, h, t, e)
+
+
+@dataclass
+class Memory:
+    """What later steps of a rollout need not compute again.
+
+    Args:
+        modulations: of each layer, for every block of the rollout (b, t, 6 e).
+        held: keys and values of each layer for the frames of the first window, as far as it has been filled.
+    """
+
+    modulations: list[Float[Tensor, "b t m"]]
+    held: list[Held] = field(default_factory=list)
+
+    @property
+    def num(self) -> int:
+        """Frames held."""
+        return self.held[0][0].shape[2] if self.held else 0
 
 
 class Attention(nn.Module):
@@ -26,6 +48,27 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.to_qkv(self.norm(x)), "b t (three h e) -> three b h t e", three=3, h=self.heads)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0)
         return self.to_out(rearrange(y, "b h t e -> b t (h e)"))
+
+    def extend(self, x: Float[Tensor, "b t e"], held: Held | None, last: bool) -> tuple[Float[Tensor, "b _ e"], Held]:
+        """The same for frames after those that are `held`, or only for the last of them; all keys and values so far.
+
+        The first frame of a window sees itself alone, so what it attends to is its own value and it has no query.
+        """
+        x = self.norm(x)
+        inner = self.to_qkv.out_features // 3
+        queries, rest = self.to_qkv.weight.split((inner, 2 * inner))
+        k, v = rearrange(F.linear(x, rest), "b t (two h e) -> two b h t e", two=2, h=self.heads)
+        if held is not None:
+            k, v = torch.cat([held[0], k], dim=2), torch.cat([held[1], v], dim=2)
+        frames = k.shape[2]
+        later = min(1 if last else x.shape[1], frames - 1)  # frames asked for that see others
+        y = v[:, :, :1]
+        if later > 0:
+            q = rearrange(F.linear(x[:, -later:], queries), "b t (h e) -> b h t e", h=self.heads)
+            seen = torch.ones(later, frames, dtype=torch.bool, device=x.device).tril(frames - later)
+            seeing = F.scaled_dot_product_attention(q, k, v, attn_mask=seen if later > 1 else None)
+            y = seeing if last or held is not None else torch.cat([y, seeing], dim=2)
+        return self.to_out(rearrange(y, "b h t e -> b t (h e)")), (k, v)
 
 
 class MLP(nn.Module):
@@ -69,6 +112,18 @@ class Block(nn.Module):
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
 
+    def extend(
+        self, x: Float[Tensor, "b t e"], modulation: Float[Tensor, "b t m"], held: Held | None, last: bool
+    ) -> tuple[Float[Tensor, "b _ e"], Held]:
+        """See `Attention.extend`; `modulation` is what `adaLN_modulation` makes of these frames' actions."""
+        shift1, scale1 = modulation.chunk(6, dim=-1)[:2]
+        y, held = self.attn.extend(self.norm1(x) * (1 + scale1) + shift1, held, last)
+        if last:
+            x, modulation = x[:, -1:], modulation[:, -1:]
+        _, _, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
+        x = x + gate1 * y
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2), held
+
 
 class Transformer(nn.Module):
     """Blocks and a final LayerNorm; linear maps before and after where the embedding's width is not its own."""
@@ -89,6 +144,22 @@ class Transformer(nn.Module):
         for layer in self.layers:
             x = layer(x, c)
         return self.output_proj(self.norm(x))
+
+    def modulations(self, c: Float[Tensor, "b t d"]) -> list[Float[Tensor, "b t m"]]:
+        """What the actions do to each layer."""
+        c = self.cond_proj(c)
+        return [layer.adaLN_modulation(c) for layer in self.layers]  # type: ignore[operator]
+
+    def extend(
+        self, x: Float[Tensor, "b t d"], modulations: list[Float[Tensor, "b t m"]], held: list[Held]
+    ) -> tuple[Float[Tensor, "b 1 d"], list[Held]]:
+        """Output at the last of the frames `x`, which follow those held in each layer (none: an empty list)."""
+        x, kept = self.input_proj(x), []
+        for i, (layer, modulation) in enumerate(zip(self.layers, modulations, strict=True)):
+            last = i == len(self.layers) - 1
+            x, one = layer.extend(x, modulation, held[i] if held else None, last)  # type: ignore[operator]
+            kept.append(one)
+        return self.output_proj(self.norm(x)), kept
 
 
 class Predictor(nn.Module):
@@ -114,3 +185,24 @@ class Predictor(nn.Module):
     def forward(self, z: Float[Tensor, "b t d"], c: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         assert z.shape[1] <= self.history, "the window is the caller's to cut"
         return self.transformer(z + self.pos_embedding[:, : z.shape[1]], c)
+
+    def remember(self, c: Float[Tensor, "b t d"]) -> Memory:
+        """What `latest` needs of all actions of a rollout."""
+        return Memory(self.transformer.modulations(c))
+
+    def latest(self, z: Float[Tensor, "b t d"], memory: Memory) -> Float[Tensor, "b 1 d"]:
+        """Next embedding after the last of all frames so far: what `forward` gives at the end of their window.
+
+        While the window fills, frames keep their positions, and each layer its keys and values; once it slides,
+        every position is another frame's and the window is computed anew. Of the last layer only the last frame is.
+        """
+        t = z.shape[1]
+        slides = t > self.history
+        low = t - self.history if slides else memory.num
+        first = 0 if slides else low
+        x = z[:, low:] + self.pos_embedding[:, first : first + t - low]
+        modulations = [m[:, low:t] for m in memory.modulations]
+        y, held = self.transformer.extend(x, modulations, [] if slides else memory.held)
+        if not slides:
+            memory.held = held
+        return y

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.model.actions import ActionEncoder
+from lewm.model.class_token import set_whole
 from lewm.model.encoder import Encoder
 from lewm.model.layers import Layers
-from lewm.model.predictor import Predictor
+from lewm.model.predictor import Memory, Predictor
 from lewm.model.projector import Projector
 
 STATISTICS = ("pixel_mean", "pixel_std", "action_mean", "action_std")
@@ -65,6 +66,7 @@ class WorldModel(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        self.remembers = True  # whether rollouts keep what later steps need again; see `Predictor.latest`
         arguments = dict(locals())
         self.config = {name: arguments[name] for name in arguments if name not in ("self", "interface", "__class__")}
         self.interface = interface
@@ -107,6 +109,17 @@ class WorldModel(nn.Module):
         for name in STATISTICS:
             getattr(self, name).copy_(torch.tensor(getattr(interface, name)))
 
+    def compile_parts(self) -> None:
+        """Have encoder and predictor compiled when they are next called; the names of their weights stay."""
+        for part in (self.encoder.backbone, self.predictor):
+            part.compile()
+        self.predictor.transformer.extend = torch.compile(self.predictor.transformer.extend)  # type: ignore[method-assign]
+
+    def take_plain_paths(self) -> None:
+        """Compute everything the plain way: slower, the same to rounding. For comparisons."""
+        self.remembers = False
+        set_whole(self.encoder, True)
+
     def encode(self, pixels: UInt8[Tensor, "b t h w c"]) -> Float[Tensor, "b t d"]:
         """Projected embedding of each frame."""
         return self.projector(self.encode_cls(pixels))
@@ -145,17 +158,18 @@ class WorldModel(nn.Module):
         """Open loop: embeddings 1..n blocks after the last frame of the context, for `s` candidates.
 
         `past` holds the blocks between the context's frames, really executed; the first block of `future` follows the
-        context's last frame. Predictions enter the history as frames do.
+        context's last frame. Predictions enter the history as frames do. In training, where dropout is drawn anew, and
+        with `remembers` set to False every window is computed whole: the same to rounding.
         """
         s, n = future.shape[1:3]
         self._check_actions(past, z.shape[1] - 1, "one block between each two of the frames")
         self._check_actions(future.flatten(0, 1), n, "")
         c = self.encode_actions(torch.cat([repeat(past, "b t k a -> (b s) t k a", s=s), future.flatten(0, 1)], dim=1))
-        z = repeat(z, "b t d -> (b s) t d", s=s)
+        z = repeat(z, "b t d -> (b s) t d", s=s)[:, -self.interface.history :]
+        c = c[:, c.shape[1] - n - z.shape[1] + 1 :]
+        memory = self.predictor.remember(c) if self.remembers and not self.training else None
         for _ in range(n):
-            low = max(0, z.shape[1] - self.interface.history)
-            ahead = self.pred_proj(self.predictor(z[:, low:], c[:, low : z.shape[1]]))
-            z = torch.cat([z, ahead[:, -1:]], dim=1)
+            z = torch.cat([z, self.pred_proj(self._latest(z, c, memory))], dim=1)
         return rearrange(z[:, z.shape[1] - n :], "(b s) n d -> b s n d", s=s)
 
     def surprise(
@@ -189,6 +203,12 @@ class WorldModel(nn.Module):
         flat = [rearrange(x, "b w d t -> (b w) t d") for x in windows]
         later = rearrange(self.predictor(*flat)[:, -1], "(b w) d -> b w d", b=len(z))
         return torch.cat([first, later], dim=1)
+
+    def _latest(self, z: Float[Tensor, "b t d"], c: Float[Tensor, "b n d"], memory: Memory | None) -> Tensor:
+        if memory is not None:
+            return self.predictor.latest(z, memory)
+        low = max(0, z.shape[1] - self.interface.history)
+        return self.predictor(z[:, low:], c[:, low : z.shape[1]])[:, -1:]
 
     def _check_pixels(self, pixels: Tensor) -> None:
         if pixels.dtype != torch.uint8 or pixels.dim() != 5:
