@@ -227,6 +227,7 @@ def test_starting_again_forgets_the_episodes_before():
         ({"budget": 5}, "5 steps is no multiple of the model's frameskip 2"),
         ({"budget": 0}, "no multiple"),
         ({"chunk": 0}, "at least 1, not 0"),
+        ({"threads": 0}, "at least 1, not 0"),
         ({"space": ActionSpace([-1] * 3, [1] * 3)}, "actions of 3 numbers for a model that takes 1"),
     ],
 )

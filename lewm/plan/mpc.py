@@ -78,6 +78,8 @@ class MPC:
         seed: of the noise, beside each episode's key and step.
         chunk: most candidates rolled out at once, over all episodes; bounds memory. None is 512 on a CPU, where they
             then stay in its cache, and 16,384 elsewhere.
+        threads: that share each chunk on a CPU, see `lewm.plan.parallel`; the model must bear that, as a `WorldModel`
+            does.
         warm_start: whether a search starts from what is left of the last plan.
         device: where to compute.
     """
@@ -93,6 +95,7 @@ class MPC:
         budget: int = 50,
         seed: int = 0,
         chunk: int | None = None,
+        threads: int = 1,
         warm_start: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -108,6 +111,9 @@ class MPC:
         chunk = (512 if self.device.type == "cpu" else 16_384) if chunk is None else chunk
         if chunk < 1:
             raise UserError(f"chunk is the number of candidates rolled out at once, at least 1, not {chunk}")
+        if threads < 1:
+            raise UserError(f"threads is how many share the candidates, at least 1, not {threads}")
+        self.threads = threads if self.device.type == "cpu" else 1
         self.model, self.planner, self.cost = model, planner, cost
         self.execute, self.budget, self.seed, self.chunk, self.warm_start = execute, budget, seed, chunk, warm_start
         self.space = space.to(self.device)
@@ -163,6 +169,7 @@ class MPC:
             space=self.space,
             noise=Noise(self.seed, self.episodes, self.step, self.device),
             chunk=self.chunk,
+            threads=self.threads,
         )
         before = self._clock()
         plan = self.planner.plan(problem, self._warm if self.warm_start else None)

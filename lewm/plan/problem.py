@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from lewm.errors import GuardStop, UserError
 from lewm.plan.cost import Cost
 from lewm.plan.noise import Noise
+from lewm.plan.parallel import in_threads
 from lewm.plan.protocol import Model
 from lewm.plan.space import ActionSpace
 
@@ -28,6 +30,8 @@ class Problem:
         space: bounds and scale of actions, on the device of `z`.
         noise: the random numbers of this plan.
         chunk: most candidates, of all episodes together, that are rolled out at once; bounds memory, changes nothing.
+        threads: chunks are divided among so many threads, see `lewm.plan.parallel`; model and cost must bear that.
+            Where gradients are asked for there is one.
     """
 
     model: Model
@@ -38,6 +42,7 @@ class Problem:
     space: ActionSpace
     noise: Noise
     chunk: int = 4096
+    threads: int = 1
 
     def block_shape(self, samples: int, horizon: int) -> tuple[int, int, int, int]:
         """(s, n, k, a)."""
@@ -54,7 +59,7 @@ class Problem:
         GuardStop if no candidate of an episode has a finite one: then the model is broken, and any choice would be
         chance.
         """
-        return self._checked(torch.cat([self._cost(part) for part in self._chunks(u)], dim=1))
+        return self._checked(torch.cat(in_threads(self._cost, self._chunks(u, self.threads), self.threads), dim=1))
 
     def costs_and_gradients(
         self, u: Float[Tensor, "b s n k a"]
@@ -89,8 +94,9 @@ class Problem:
         actions = self.space.raw(u)
         return self.cost(self.model.rollout(self.z, self.past, actions), self.goal, actions)
 
-    def _chunks(self, u: Float[Tensor, "b s n k a"]) -> tuple[Tensor, ...]:
-        return u.split(max(1, self.chunk // len(u)), dim=1)
+    def _chunks(self, u: Float[Tensor, "b s n k a"], threads: int = 1) -> tuple[Tensor, ...]:
+        share = math.ceil(u.shape[1] / threads)
+        return u.split(max(1, min(share, self.chunk // threads // len(u))), dim=1)
 
     def _checked(self, costs: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
         costs = torch.nan_to_num(costs, nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
