@@ -302,6 +302,8 @@ def plan(
     near: float | None = None,
     batch: int = 64,
     films: int = 4,
+    plain: bool = False,
+    compile: bool = False,
 ) -> None:
     """Reach goals by planning in latent space, on held-out pairs, beside random actions.
 
@@ -340,6 +342,8 @@ def plan(
             must be given. Worlds by name have rules of their own.
         batch: pairs planned for together; the noise does not depend on it, sums differ by rounding.
         films: pairs of which a film is kept, under the first seed: start, what happened, what was imagined, goal.
+        plain: take none of the model's fast paths: the same to rounding, slower.
+        compile: compile encoder and predictor with torch.compile; on a CPU it needs a C++ compiler.
     """
     given = dict(locals())
     from lewm.probes.plan_run import plan as run

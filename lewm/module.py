@@ -42,6 +42,9 @@ class LeWM(L.LightningModule):
         schedule_epochs: epochs over which the cosine falls to 0; null for the run's own length.
         augment_colour: share of training frames whose colours are mixed, each frame by itself; 0 for none.
         augment_light: largest change of their contrast and brightness, as a share; 0 for none.
+        plain: take none of the fast paths (SIGReg's recurrence, the short last block of a ViT, rollouts that remember):
+            the same to rounding, slower.
+        compile: have encoder and predictor compiled by `torch.compile` at the first step; checkpoints stay plain.
         seed: seed of directions, dropout and augmentation.
         model: arguments of `WorldModel`.
     """
@@ -61,6 +64,8 @@ class LeWM(L.LightningModule):
         schedule_epochs: int | None = None,
         augment_colour: float = 0.0,
         augment_light: float = 0.0,
+        plain: bool = False,
+        compile: bool = False,
         seed: int = 0,
         **model: Any,
     ) -> None:
@@ -73,15 +78,25 @@ class LeWM(L.LightningModule):
                 f"{interface.history}; raise data.num_frames or lower model.history"
             )
         self.model = WorldModel(replace(interface, history=history or interface.history), **model)
-        self.sigreg = SIGReg(directions=sigreg_directions, knots=sigreg_knots, knot_range=sigreg_range, seed=seed)
+        if plain:
+            self.model.take_plain_paths()
+        self.sigreg = SIGReg(
+            directions=sigreg_directions,
+            knots=sigreg_knots,
+            knot_range=sigreg_range,
+            seed=seed,
+            recurrence=not plain,
+        )
         self.augment = Photometric(colour=augment_colour, light=augment_light, seed=seed)
         self.sigreg_weight, self.lr, self.weight_decay = sigreg_weight, lr, weight_decay
         self.warmup, self.schedule_epochs, self.seed = warmup, schedule_epochs, seed
+        self.compiles = compile
         self.objective = {  # what a loss depends on besides the model, as plain values
             "sigreg_weight": sigreg_weight,
             "sigreg_directions": sigreg_directions,
             "sigreg_knots": sigreg_knots,
             "sigreg_range": list(sigreg_range),
+            "plain": plain,
             "augment_colour": augment_colour,
             "augment_light": augment_light,
             "seed": seed,
@@ -100,6 +115,8 @@ class LeWM(L.LightningModule):
         schedules = [c for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
         _refuse_accumulation(any(s.going_to_accumulate_grad_batches() for s in schedules))
         _refuse_accumulation(self.trainer.accumulate_grad_batches != 1)
+        if self.compiles:
+            self.model.compile_parts()
 
     def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
         _refuse_accumulation(self.trainer.accumulate_grad_batches != 1)  # callbacks may change it at any time

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lewm import checkpoint as checkpoints
 from lewm.datasets.schema import Source, open_source
@@ -94,6 +95,8 @@ class Asked:
     near: float | None = None
     batch: int = 64
     films: int = 4
+    plain: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pairs", "seeds", "batch", "goals"):
@@ -127,6 +130,10 @@ def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
 
     path = checkpoints.resolve(checkpoint)
     setting = prepare(path, io.out_folder(asked.out, [path], f"plan/{asked.protocol}"), asked.seed)
+    if asked.plain:
+        setting.model.take_plain_paths()
+    if asked.compile:
+        setting.model.compile_parts()
     source = open_source(asked.data)
     make_world, make_mpc = makers(asked, setting, source, rules, planner)
     where = {"manifest": asked.manifest, "split": asked.split, "pairs": asked.pairs}
@@ -178,6 +185,7 @@ def makers(
         space = ActionSpace.of(interface, world.low, world.high)
     cost = cost_of(asked.cost, asked.action_penalty, space)
     how = {"cost": cost, "execute": asked.execute, "budget": asked.rule.budget, "device": device_of(model)}
+    how["threads"] = 1 if asked.plain else torch.get_num_threads()
 
     def make_mpc(seed: int) -> MPC:
         return MPC(model, planner, space, seed=seed, **how)
@@ -210,6 +218,8 @@ def described(
         "execute": planner.horizon if asked.execute is None else asked.execute,
         "seeds": asked.planner_seeds,
         "batch": asked.batch,
+        "plain": asked.plain,
+        "compile": asked.compile,
         "manifest": {"path": str(asked.manifest or asked.write_manifest or "")} | about,
     }
 

@@ -166,7 +166,7 @@ def test_damage_found_by_a_loaders_worker_is_one_line_too(capsys, flat_file, tmp
     tar = tmp_path / "out" / "shard-000000.tar"
     content, before = bytearray(tar.read_bytes()), tar.stat()
     for e in source_episodes(source):
-        member = source._episodes[e][1]["frames.lwf"]
+        member = source.located(e)[1]["frames.lwf"]
         content[member.offset + member.size - 3] ^= 1
     tar.write_bytes(content)
     os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns))  # else the whole shard is verified when it is opened

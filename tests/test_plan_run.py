@@ -130,6 +130,18 @@ def test_settings_reach_the_solver_and_the_cost_and_what_is_missing_is_said(chec
     assert {"lr": 0.2, "starts": 2}.items() <= vars(gradient).items()
 
 
+def test_the_plain_way_plans_the_same_and_each_way_is_noted(checkpoint, data, tmp_path, monkeypatch):
+    ways, take = [], WorldModel.take_plain_paths
+    monkeypatch.setattr(WorldModel, "take_plain_paths", lambda model: ways.append(take(model)))
+    few, results = ["--split", "all", "--pairs", "6", "--seeds", "1", "--films", "0", "--horizon", "4"], []
+    for plain in ("false", "true"):
+        assert plan(checkpoint, data, tmp_path / plain, *few, "--plain", plain) == 0
+        results.append(json.loads((tmp_path / plain / "result.json").read_text()))
+    assert [result["plain"] for result in results] == [False, True] and len(ways) == 1
+    fast, plain = ([row["least_distance"] for row in rows(tmp_path / name)] for name in ("false", "true"))
+    assert [float(x) for x in fast] == pytest.approx([float(x) for x in plain], abs=0.05)
+
+
 def test_the_action_penalty_draws_actions_to_their_mean():
     space = ActionSpace([-1.0], [1.0], mean=[0.5], std=[0.25])
     predicted, goal = torch.zeros(1, 1, 2, 3), torch.ones(1, 1, 3)
