@@ -46,9 +46,18 @@ demo: $(READY)
 	  --pairs 30 --seeds 1 --seed $(SEED)
 	$(BIN)/lewm report $(DEMO)/runs/seed$(SEED)
 
-# make bench DATA=DIR, a folder with example files that stable-worldmodel wrote.
+# make bench DATA=DIR, a folder with example files that stable-worldmodel wrote: everything that is measured beside it,
+# in an environment of its own in .peer.
 bench: $(READY)
-	$(BIN)/python benchmarks/loader.py $(DATA)/tworoom_64.h5
+	PIP_FLAGS='$(PIP_FLAGS)' $(BIN)/python benchmarks/peer.py
+	$(BIN)/python benchmarks/loader.py $(DATA)/pusht_224.h5
+	$(BIN)/python benchmarks/opening.py
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/step.py --losses 100
+	$(BIN)/python benchmarks/sigreg.py
+	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/plan.py --episodes 50 --iterations 1
+	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/example_files.py $(DATA)
 	$(BIN)/python benchmarks/probe.py
 
