@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lewm.datasets.foreign import Choice, open_foreign
 from lewm.datasets.pixels import choose_codec
 from lewm.datasets.schema import Source, open_source
 from lewm.datasets.shard_writer import SHARD_BYTES, TRIAL_FRAMES, EpisodeWriter, is_finished
@@ -22,17 +23,21 @@ def convert(
     image_size: int | None = None,
     resume: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    choice: Choice | None = None,
 ) -> None:
     """Write every episode of `src` to shards under `dst`, each column in its own dtype, frames at `image_size`.
 
-    An interrupted conversion goes on with `resume`, and only from the source and settings that it began with.
+    `choice` says which camera, actions and frame rate of another tool's data set. An interrupted conversion goes on with `resume`, and only from the source and settings that it began with.
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size is {image_size}; it must be at least 1")
     if shard_bytes < 1:
         raise UserError("--shard-mb must be at least 1")
-    source = open_source(src)
+    source, lossy = _opened(src, choice or Choice())
     provenance = {"source": source.path.name, "source_fingerprint": source.fingerprint(), "image_size": image_size}
+    if lossy:
+        provenance["lossy"] = lossy
+        print(f"notice: the frames of {src} have been through {lossy}, which is lossy")
     if resume and is_finished(dst, provenance=provenance, episodes=len(source.lengths)):
         return
     if codec == "auto":
@@ -45,6 +50,15 @@ def convert(
         for e in track(range(writer.done, len(source.lengths)), "converting episodes"):
             frames = _resized(source.frames(e, np.arange(source.lengths[e])), image_size)
             writer.add(frames, _columns(source, e), key=source.keys[e])
+
+
+def _opened(src: str | Path, choice: Choice) -> tuple[Source, str | None]:
+    """The source, and what has already changed its frames."""
+    if "://" not in str(src) and (foreign := open_foreign(src, choice)) is not None:
+        return foreign, foreign.lossy
+    if choice != Choice():
+        raise UserError(f"--camera, --action and --fps are for other tools' layouts; {src} has one of each")
+    return open_source(src), None
 
 
 def _columns(source: Source, episode: int) -> dict[str, np.ndarray]:

@@ -106,22 +106,31 @@ def convert(
     image_size: int | None = None,
     resume: bool = False,
     shard_mb: int = 256,
+    camera: str | None = None,
+    action: list[str] | None = None,
+    fps: float | None = None,
 ) -> None:
     """Write any readable source as shards: every column in its own dtype, every episode with its key.
 
     Example: lewm convert pusht.h5 data/pusht --codec zstd
 
     Args:
-        src: an HDF5 file, a folder of shards, or the URL of one.
+        src: an HDF5 file, a folder of shards, the URL of one, or another tool's data set: a zarr replay buffer, a
+            Minari folder, a folder of npz files (docs/data.md).
         dst: folder to write.
         codec: how frames are stored; auto takes zstd where it halves them, else raw; jpeg is lossy.
         image_size: side of the written frames, by averaging areas; null for their own.
         resume: keep the finished shards of an interrupted run.
         shard_mb: size in MiB after which a new shard is begun.
+        camera: of a data set with several, the one to take.
+        action: columns that together are the action, where the data set does not say so, as '[arm, gripper]'.
+        fps: frames a second to keep; the rows between are left out with their actions.
     """
     from lewm.datasets.convert import convert as run
+    from lewm.datasets.foreign import Choice
 
-    run(src, dst, codec=codec, image_size=image_size, resume=resume, shard_bytes=shard_mb * 2**20)
+    choice = Choice(camera=camera, action=tuple(action or ()), fps=fps)
+    run(src, dst, codec=codec, image_size=image_size, resume=resume, shard_bytes=shard_mb * 2**20, choice=choice)
     print(f"written: {dst}")
 
 

@@ -1,0 +1,143 @@
+"""Minari's HDF5 data sets: `data/main_data.hdf5` with a group an episode, `data/metadata.json` beside it.
+
+An episode of n steps has n + 1 observations and n actions. Pictures are JPEG files unless the set was made otherwise.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from lewm.datasets.foreign import as_frames
+from lewm.datasets.hdf5 import HDF5_RAISES, first_line, said_of
+from lewm.datasets.schema import Column
+from lewm.errors import UserError
+
+FILE, ABOUT = "main_data.hdf5", "metadata.json"
+
+
+def recognises(path: Path) -> bool:
+    """Whether a data set of Minari is there: its folder, or the one that holds the file."""
+    return path.is_dir() and _folder(path) is not None
+
+
+def _folder(path: Path) -> Path | None:
+    return next((folder for folder in (path / "data", path) if (folder / FILE).exists()), None)
+
+
+class Reader:
+    """See `foreign.Reader`."""
+
+    fps: float | None = None
+
+    def __init__(self, path: Path) -> None:
+        folder = _folder(path)
+        assert folder is not None, "recognised"
+        self.path, self._file = path, folder / FILE
+        about = _about(folder / ABOUT)
+        with said_of(self._file):
+            self._read(str(about.get("dataset_id", path.name)))
+        self.lossy = "jpeg" if self._encoded else None
+
+    def _read(self, name: str) -> None:
+        with _opened(self._file) as file:
+            numbers = sorted(int(key.removeprefix("episode_")) for key in file if key.startswith("episode_"))
+            if not numbers:
+                raise UserError(f"{self._file} holds no episodes")
+            first = _leaves(file[f"episode_{numbers[0]}"])
+            self._encoded = {n for n, d in first.items() if n.startswith("observations") and _is_encoded(d)}
+            self._episodes = numbers
+            self.keys = [f"{name}:{number}" for number in numbers]
+            self.cameras, self.columns = {}, {}
+            for leaf, dataset in first.items():
+                if leaf in self._encoded or (leaf.startswith("observations") and dataset.ndim == 4):
+                    h, w, c = self._decoded(dataset, leaf, np.array([0]), numbers[0]).shape[1:]
+                    self.cameras[leaf] = (h, w, c)
+                elif dataset.dtype.kind in "fiu" and dataset.ndim:
+                    kept = leaf.startswith("observations")
+                    self.columns[leaf] = Column(dataset.dtype if kept else _padded(dataset.dtype), dataset.shape[1:])
+            observed = next((leaf for leaf in first if leaf.startswith("observations")), None)
+            if observed is None:
+                raise UserError(f"the episodes of {self._file} hold no observations")
+            self.lengths = np.array([len(file[f"episode_{n}/{observed}"]) for n in numbers], dtype=np.int64)
+            self._check(file, first)
+        self.actions = tuple(sorted(leaf for leaf in self.columns if leaf.split("/")[0] == "actions"))
+
+    def _check(self, file: h5py.File, first: dict[str, h5py.Dataset]) -> None:
+        for number, length in zip(self._episodes, self.lengths, strict=True):
+            leaves = _leaves(file[f"episode_{number}"])
+            for leaf in (*self.cameras, *self.columns):
+                if leaf not in leaves:
+                    raise UserError(f"episode {number} of {self._file} has no {leaf!r}, the first one has")
+                wanted = int(length) - (leaf.split("/")[0] not in ("observations", "infos"))
+                if len(leaves[leaf]) != wanted and not leaf.startswith("infos"):
+                    raise UserError(
+                        f"{leaf!r} of episode {number} of {self._file} has {len(leaves[leaf])} rows, not {wanted}"
+                    )
+
+    def frames(self, camera: str, episode: int, rows: np.ndarray) -> np.ndarray:
+        number = self._episodes[episode]
+        with said_of(self._file, f"episode {number}, {camera!r}"), _opened(self._file) as file:
+            return self._decoded(file[f"episode_{number}/{camera}"], camera, rows, number)
+
+    def column(self, name: str, episode: int) -> np.ndarray:
+        number, length = self._episodes[episode], int(self.lengths[episode])
+        with said_of(self._file, f"episode {number}, {name!r}"), _opened(self._file) as file:
+            values = file[f"episode_{number}/{name}"][:]
+        if name.startswith("observations"):
+            return values
+        out = np.full((length, *values.shape[1:]), np.nan, dtype=_padded(values.dtype))
+        out[: len(values)] = values[:length]
+        return out
+
+    def _decoded(self, dataset: h5py.Dataset, leaf: str, rows: np.ndarray, number: int) -> np.ndarray:
+        where = f"frames {leaf!r} of episode {number} in {self._file}"
+        stored = [dataset[int(row)] for row in rows]
+        if leaf not in self._encoded:
+            return as_frames(np.stack(stored), where)
+        try:
+            images = [np.asarray(Image.open(io.BytesIO(np.asarray(one, np.uint8).tobytes()))) for one in stored]
+        except (UnidentifiedImageError, OSError) as error:
+            raise UserError(f"{where}: not a readable JPEG; the file is damaged") from error
+        return as_frames(np.stack([i[..., None] if i.ndim == 2 else i for i in images]), where)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"not readable JSON: {path}; the data set is damaged") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _opened(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except HDF5_RAISES as error:
+        raise UserError(f"not a readable HDF5 file: {path} ({first_line(error)})") from error
+
+
+def _leaves(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    found: dict[str, h5py.Dataset] = {}
+    group.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    return dict(sorted(found.items()))
+
+
+def _is_encoded(dataset: h5py.Dataset) -> bool:
+    """Whether a row is a JPEG file: bytes that begin as one does."""
+    if h5py.check_vlen_dtype(dataset.dtype) is None and (dataset.dtype != np.uint8 or dataset.ndim != 2):
+        return False
+    return len(dataset) > 0 and bytes(np.asarray(dataset[0], np.uint8)[:2]) == b"\xff\xd8"
+
+
+def _padded(dtype: np.dtype) -> np.dtype:
+    """A type in which a row can be missing."""
+    return dtype if dtype.kind == "f" else np.dtype(np.float64)
