@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lewm.datasets.foreign import Choice, open_foreign
+from lewm.datasets.foreign import Choice, Foreign, open_foreign
 from lewm.datasets.pixels import choose_codec
 from lewm.datasets.schema import Source, open_source
 from lewm.datasets.shard_writer import SHARD_BYTES, TRIAL_FRAMES, EpisodeWriter, is_finished
@@ -33,11 +33,11 @@ def convert(
         raise UserError(f"--image-size is {image_size}; it must be at least 1")
     if shard_bytes < 1:
         raise UserError("--shard-mb must be at least 1")
-    source, lossy = _opened(src, choice or Choice())
+    source = _opened(src, choice or Choice())
     provenance = {"source": source.path.name, "source_fingerprint": source.fingerprint(), "image_size": image_size}
-    if lossy:
-        provenance["lossy"] = lossy
-        print(f"notice: the frames of {src} have been through {lossy}, which is lossy")
+    if isinstance(source, Foreign):
+        provenance |= source.provenance
+        _say_what_is_lost(source)
     if resume and is_finished(dst, provenance=provenance, episodes=len(source.lengths)):
         return
     if codec == "auto":
@@ -52,13 +52,19 @@ def convert(
             writer.add(frames, _columns(source, e), key=source.keys[e])
 
 
-def _opened(src: str | Path, choice: Choice) -> tuple[Source, str | None]:
-    """The source, and what has already changed its frames."""
+def _opened(src: str | Path, choice: Choice) -> Source:
     if "://" not in str(src) and (foreign := open_foreign(src, choice)) is not None:
-        return foreign, foreign.lossy
+        return foreign
     if choice != Choice():
         raise UserError(f"--camera, --action and --fps are for other tools' layouts; {src} has one of each")
-    return open_source(src), None
+    return open_source(src)
+
+
+def _say_what_is_lost(source: Foreign) -> None:
+    if source.lossy:
+        print(f"notice: the frames of {source.path} have been through {source.lossy}, which is lossy")
+    if source.left_out:
+        print(f"notice: left out, being neither numbers nor words: {', '.join(source.left_out)}")
 
 
 def _columns(source: Source, episode: int) -> dict[str, np.ndarray]:

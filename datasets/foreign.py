@@ -5,11 +5,12 @@ A layout is one file, `from_NAME.py`, with a function `recognises` and a class `
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from lewm.datasets.summary import fingerprint
 from lewm.errors import UserError
 
 LAYOUTS = ("lerobot", "lance", "zarr", "minari", "dino_wm", "npz")
+KINDS = "fiubSU"  # of columns that shards can hold
 WHOLE = 1e-3  # a stride this near to a whole number is one
 
 
@@ -32,7 +34,7 @@ class Reader(Protocol):
     columns: dict[str, Column]  # everything but frames
     actions: tuple[str, ...]  # the columns that are actions, as far as the layout says so
     fps: float | None
-    lossy: str | None  # the codec that has already changed the frames
+    lossy: dict[str, str]  # cameras whose frames a codec has already changed, and its name
 
     def frames(self, camera: str, episode: int, rows: np.ndarray) -> np.ndarray:
         """(len(rows), h, w, c) uint8."""
@@ -50,7 +52,7 @@ class Choice:
     Args:
         camera: one of several.
         action: columns that together, in this order, are the action; none for what the layout calls so.
-        fps: frames a second to keep, by leaving rows out with their actions.
+        fps: frames a second to keep. The actions between two frames that are kept stand side by side in one row.
     """
 
     camera: str | None = None
@@ -63,26 +65,44 @@ class Foreign:
 
     def __init__(self, reader: Reader, choice: Choice) -> None:
         self.reader, self.path, self.keys = reader, reader.path, list(reader.keys)
+        _check_episodes(reader)
         self.camera = _camera(reader, choice.camera)
         self.parts = _action_columns(reader, choice.action)
         self.stride = _stride(reader, choice.fps)
         self.lengths = -(-reader.lengths // self.stride)
         self.frame_shape = reader.cameras[self.camera]
-        self.action_dim = sum(_width(reader.columns[name]) for name in self.parts)
-        self.columns = {name: c for name, c in reader.columns.items() if name not in self.parts}
+        self.action_dim = sum(_width(reader.columns[name]) for name in self.parts) * self.stride
+        kept = {n: c for n, c in reader.columns.items() if c.dtype.kind in KINDS}
+        self.left_out = sorted(reader.columns.keys() - kept.keys())
+        self.columns = {n: c for n, c in kept.items() if n not in self.parts}
         self.columns["action"] = Column(np.dtype(np.float32), (self.action_dim,))
-        self.lossy = reader.lossy
+        self.lossy = reader.lossy.get(self.camera)
         for e in range(len(self.lengths)):
             check_actions(self.actions(e), f"episode {e} ({self.keys[e]}) in {self.path}")
         self._fingerprint: str | None = None
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What of the data set was taken, for the manifest."""
+        about = {"camera": self.camera, "action_columns": list(self.parts), "rows_per_frame": self.stride}
+        return {**about, "lossy": self.lossy} if self.lossy else about
+
     def frames(self, episode: int, rows: np.ndarray) -> np.ndarray:
-        return self.reader.frames(self.camera, episode, np.asarray(rows) * self.stride)
+        frames = self.reader.frames(self.camera, episode, np.asarray(rows) * self.stride)
+        if frames.shape[1:] != self.frame_shape:
+            raise UserError(
+                f"frames {self.camera!r} of episode {episode} ({self.keys[episode]}) in {self.path} are "
+                f"{frames.shape[1:]}, those of the first {self.frame_shape}; sizes must agree"
+            )
+        return frames
 
     def actions(self, episode: int) -> np.ndarray:
-        parts = [self.reader.column(name, episode) for name in self.parts]
+        parts = [self.reader.column(name, episode).astype(np.float32) for name in self.parts]
         joined = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-        return joined[:: self.stride].astype(np.float32)
+        # Only the last row can lack some of the actions that lead to the next frame, and it leads to none.
+        lacking = int(self.lengths[episode]) * self.stride - len(joined)
+        joined = np.pad(joined, ((0, lacking), (0, 0)), constant_values=np.nan)
+        return joined.reshape(int(self.lengths[episode]), self.action_dim)
 
     def column(self, name: str, episode: int) -> np.ndarray:
         if name == "action":
@@ -107,23 +127,6 @@ def open_foreign(path: str | Path, choice: Choice) -> Foreign | None:
     return None
 
 
-def as_frames(values: np.ndarray, where: str) -> np.ndarray:
-    """Frames as (t, h, w, c) uint8 from what tools store: channels first or last, bytes or whole floats of 0 to 255."""
-    if values.ndim == 4 and values.shape[-1] not in (1, 3) and values.shape[1] in (1, 3):
-        values = values.transpose(0, 2, 3, 1)
-    if values.ndim != 4 or values.shape[-1] not in (1, 3):
-        raise UserError(f"{where} are of shape {values.shape[1:]}; frames are (h, w, c) or (c, h, w), c being 1 or 3")
-    if values.dtype == np.uint8:
-        return values
-    whole = np.rint(values)
-    if values.dtype.kind not in "fiu" or not np.array_equal(values, whole) or whole.min() < 0 or whole.max() > 255:
-        raise UserError(
-            f"{where} are {values.dtype} from {values.min():g} to {values.max():g}; frames are bytes, or whole numbers "
-            "of 0 to 255: scale them back before converting"
-        )
-    return whole.astype(np.uint8)
-
-
 def ends_of(ends: np.ndarray, rows: int, where: str) -> tuple[np.ndarray, np.ndarray]:
     """First rows and lengths of episodes that lie end to end and end at these rows; UserError unless they fill `rows`."""
     ends = np.asarray(ends)
@@ -134,6 +137,21 @@ def ends_of(ends: np.ndarray, rows: int, where: str) -> tuple[np.ndarray, np.nda
     if (lengths < 1).any() or ends[-1] != rows:
         raise UserError(f"the ends of episodes in {where} must rise and end at row {rows}, not {ends[-1]}")
     return starts, lengths
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says of damage, in a line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def _check_episodes(reader: Reader) -> None:
+    if len(reader.lengths) == 0:
+        raise UserError(f"{reader.path} holds no episodes")
+    if (reader.lengths < 1).any():
+        raise UserError(f"episode {reader.keys[int(np.argmin(reader.lengths))]} in {reader.path} has no frames; remove it")
+    key, times = Counter(reader.keys).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{reader.path} has {times} episodes {key!r}; it is damaged")
 
 
 def _camera(reader: Reader, asked: str | None) -> str:
@@ -149,7 +167,7 @@ def _camera(reader: Reader, asked: str | None) -> str:
 
 def _action_columns(reader: Reader, asked: Sequence[str]) -> tuple[str, ...]:
     names = tuple(asked) or reader.actions
-    numbers = sorted(name for name, column in reader.columns.items() if column.dtype.kind in "fiu")
+    numbers = sorted(name for name, column in reader.columns.items() if column.dtype.kind in "fiub")
     if not names:
         raise UserError(f"{reader.path} does not say what its actions are; say it with --action: {', '.join(numbers)}")
     for name in names:

@@ -5,14 +5,13 @@ Read by `lewm convert` alone: the library's threads do not survive a fork, which
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from lewm.datasets.foreign import as_frames
+from lewm.datasets.foreign import first_line
+from lewm.datasets.pictures import JPEG_MAGIC, decode_pictures
 from lewm.datasets.schema import Column
 from lewm.errors import UserError
 
@@ -28,61 +27,64 @@ class Reader:
     """See `foreign.Reader`."""
 
     fps: float | None = None
-    lossy: str | None = "jpeg"
 
     def __init__(self, path: Path) -> None:
         self.path, self._table = path, _opened(path)
-        self._arrow = {field.name: field.type for field in self._table.schema}
-        for name in (EPISODE, STEP):
-            if name not in self._arrow:
-                raise UserError(f"no column {name!r} in {path}; it has: {', '.join(sorted(self._arrow))}")
-        episode, step = (self._numbers(name, slice(None)).astype(np.int64) for name in (EPISODE, STEP))
-        if len(episode) == 0:
-            raise UserError(f"{path} holds no rows")
-        begins = np.flatnonzero(np.diff(episode, prepend=episode[0] - 1))
-        self._starts, self.lengths = begins, np.diff(np.append(begins, len(episode)))
-        counted = np.arange(len(episode)) - np.repeat(begins, self.lengths)
-        if len(np.unique(episode[begins])) != len(begins) or not np.array_equal(step, counted):
-            raise UserError(f"the rows of {path} are not episode after episode, step after step; write it again")
-        self.keys = [f"{path.stem}:{number}" for number in episode[begins]]
         import pyarrow as pa
 
-        pictures = [name for name, kind in self._arrow.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
-        self.cameras = {name: self._size(name) for name in sorted(pictures)}
-        self.columns = {
-            name: Column(values.dtype, values.shape[1:])
-            for name in self._arrow
-            if name not in (*pictures, EPISODE, STEP)
-            and (values := self._numbers(name, slice(0, 1))).dtype.kind in "fiub"
-        }
+        kinds = {field.name: field.type for field in self._table.schema}
+        for name in (EPISODE, STEP):
+            if name not in kinds:
+                raise UserError(f"no column {name!r} in {path}; it has: {', '.join(sorted(kinds))}")
+        self._divide()
+        pictures = sorted(n for n, kind in kinds.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        self.cameras = {name: self._size(name) for name in pictures}
+        first = {name: self._numbers(name, 0, 1) for name in kinds if name not in (*pictures, EPISODE, STEP)}
+        self.columns = {name: Column(values.dtype, values.shape[1:]) for name, values in first.items()}
         self.actions = ("action",) if "action" in self.columns else ()
+        begins = {name: self._pictures(name, np.array([0]))[0][:2] for name in pictures}
+        self.lossy = {name: "jpeg" for name in pictures if begins[name] == JPEG_MAGIC}
+
+    def _divide(self) -> None:
+        """Rows into episodes."""
+        rows = self._table.count_rows()
+        if rows == 0:
+            raise UserError(f"{self.path} holds no rows")
+        episode, step = (self._numbers(name, 0, rows).astype(np.int64) for name in (EPISODE, STEP))
+        begins = np.flatnonzero(np.diff(episode, prepend=episode[0] - 1))
+        self._starts, self.lengths = begins, np.diff(np.append(begins, rows))
+        counted = np.arange(rows) - np.repeat(begins, self.lengths)
+        if len(np.unique(episode[begins])) != len(begins) or not np.array_equal(step, counted):
+            raise UserError(f"the rows of {self.path} are not episode after episode, step after step; write it again")
+        self.keys = [f"{self.path.stem}:{number}" for number in episode[begins]]
 
     def frames(self, camera: str, episode: int, rows: np.ndarray) -> np.ndarray:
-        where = f"frames {camera!r} of episode {episode} in {self.path}"
-        stored = self._take(camera, self._starts[episode] + rows).to_pylist()
-        try:
-            images = [np.asarray(Image.open(io.BytesIO(one))) for one in stored]
-        except (UnidentifiedImageError, OSError, TypeError) as error:
-            raise UserError(f"{where}: not a readable JPEG; the table is damaged") from error
-        return as_frames(np.stack([i[..., None] if i.ndim == 2 else i for i in images]), where)
+        return decode_pictures(
+            self._pictures(camera, self._starts[episode] + rows), f"{camera!r} of episode {episode} in {self.path}"
+        )
 
     def column(self, name: str, episode: int) -> np.ndarray:
-        low = int(self._starts[episode])
-        return self._numbers(name, slice(low, low + int(self.lengths[episode])))
+        return self._numbers(name, int(self._starts[episode]), int(self.lengths[episode]))
 
-    def _numbers(self, name: str, rows: slice) -> np.ndarray:
+    def _pictures(self, camera: str, rows: np.ndarray) -> list[bytes]:
+        try:
+            stored = self._table.take(rows.tolist(), columns=[camera]).column(camera).to_pylist()
+        except Exception as error:  # of a damaged file, whatever its parser meets
+            raise _damaged(camera, self.path, error) from error
+        if None in stored:
+            raise UserError(f"row {rows[stored.index(None)]} of {self.path} has no {camera!r}; the table is damaged")
+        return stored
+
+    def _numbers(self, name: str, low: int, length: int) -> np.ndarray:
         import pyarrow as pa
 
-        taken = self._take(name, np.arange(self._table.count_rows())[rows]).combine_chunks()
-        if pa.types.is_fixed_size_list(taken.type):
-            return taken.flatten().to_numpy(zero_copy_only=False).reshape(len(taken), -1)
-        return taken.to_numpy(zero_copy_only=False)
-
-    def _take(self, name: str, rows: np.ndarray) -> Any:
         try:
-            return self._table.take(rows.tolist(), columns=[name]).column(name)
+            taken = self._table.to_table(columns=[name], offset=low, limit=length).column(name).combine_chunks()
+            if pa.types.is_fixed_size_list(taken.type):
+                return taken.flatten().to_numpy(zero_copy_only=False).reshape(len(taken), -1)
+            return taken.to_numpy(zero_copy_only=False)
         except Exception as error:  # of a damaged file, whatever its parser meets
-            raise UserError(f"column {name!r} of {self.path} cannot be read ({_said(error)}); it is damaged") from error
+            raise _damaged(name, self.path, error) from error
 
     def _size(self, camera: str) -> tuple[int, int, int]:
         h, w, c = self.frames(camera, 0, np.array([0])).shape[1:]
@@ -93,12 +95,12 @@ def _opened(path: Path) -> Any:
     try:
         import lance
     except ImportError as error:
-        raise UserError(f"{path} is a Lance table; pip install 'lewm[lance]'") from error
+        raise UserError(f"{path} is read with pylance: pip install 'lewm[lance]'") from error
     try:
         return lance.dataset(str(path))
     except Exception as error:  # of a damaged table, whatever its parser meets
-        raise UserError(f"not a readable Lance table: {path} ({_said(error)})") from error
+        raise UserError(f"not a readable Lance table: {path} ({first_line(error)})") from error
 
 
-def _said(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def _damaged(name: str, path: Path, error: Exception) -> UserError:
+    return UserError(f"column {name!r} of {path} cannot be read ({first_line(error)}); it is damaged")

@@ -5,17 +5,16 @@ An episode of n steps has n + 1 observations and n actions. Pictures are JPEG fi
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from lewm.datasets.foreign import as_frames
+from lewm.datasets.filters import require_filters
 from lewm.datasets.hdf5 import HDF5_RAISES, first_line, said_of
+from lewm.datasets.pictures import JPEG_MAGIC, as_frames, decode_pictures, is_frames
 from lewm.datasets.schema import Column
 from lewm.errors import UserError
 
@@ -28,6 +27,8 @@ def recognises(path: Path) -> bool:
 
 
 def _folder(path: Path) -> Path | None:
+    if (path / "data" / ABOUT).exists():
+        return path / "data"
     return next((folder for folder in (path / "data", path) if (folder / FILE).exists()), None)
 
 
@@ -41,25 +42,33 @@ class Reader:
         assert folder is not None, "recognised"
         self.path, self._file = path, folder / FILE
         about = _about(folder / ABOUT)
+        if not self._file.exists():
+            raise UserError(f"{folder} has no {FILE}; of Minari's data sets those in HDF5 are read, not those in Arrow")
         with said_of(self._file):
-            self._read(str(about.get("dataset_id", path.name)))
-        self.lossy = "jpeg" if self._encoded else None
+            self._read(about, str(about.get("dataset_id", path.name)))
+        self.lossy = {camera: "jpeg" for camera in self._encoded}
 
-    def _read(self, name: str) -> None:
+    def _read(self, about: dict[str, Any], name: str) -> None:
         with _opened(self._file) as file:
             numbers = sorted(int(key.removeprefix("episode_")) for key in file if key.startswith("episode_"))
             if not numbers:
                 raise UserError(f"{self._file} holds no episodes")
+            if about.get("total_episodes", len(numbers)) != len(numbers):
+                raise UserError(
+                    f"{self._file} holds {len(numbers)} episodes, {ABOUT} says {about['total_episodes']}; copy it again"
+                )
             first = _leaves(file[f"episode_{numbers[0]}"])
+            for leaf, dataset in first.items():
+                require_filters(dataset, f"{leaf!r} of {self._file}")
             self._encoded = {n for n, d in first.items() if n.startswith("observations") and _is_encoded(d)}
             self._episodes = numbers
             self.keys = [f"{name}:{number}" for number in numbers]
             self.cameras, self.columns = {}, {}
             for leaf, dataset in first.items():
-                if leaf in self._encoded or (leaf.startswith("observations") and dataset.ndim == 4):
+                if leaf in self._encoded or (leaf.startswith("observations") and is_frames(dataset.shape)):
                     h, w, c = self._decoded(dataset, leaf, np.array([0]), numbers[0]).shape[1:]
                     self.cameras[leaf] = (h, w, c)
-                elif dataset.dtype.kind in "fiu" and dataset.ndim:
+                elif dataset.dtype.kind in "fiub" and dataset.ndim:
                     kept = leaf.startswith("observations")
                     self.columns[leaf] = Column(dataset.dtype if kept else _padded(dataset.dtype), dataset.shape[1:])
             observed = next((leaf for leaf in first if leaf.startswith("observations")), None)
@@ -75,10 +84,11 @@ class Reader:
             for leaf in (*self.cameras, *self.columns):
                 if leaf not in leaves:
                     raise UserError(f"episode {number} of {self._file} has no {leaf!r}, the first one has")
-                wanted = int(length) - (leaf.split("/")[0] not in ("observations", "infos"))
-                if len(leaves[leaf]) != wanted and not leaf.startswith("infos"):
+                room, rows = leaf.split("/")[0], len(leaves[leaf])
+                wanted = {"observations": (length,), "infos": (length, length - 1)}.get(room, (length - 1,))
+                if rows not in wanted:
                     raise UserError(
-                        f"{leaf!r} of episode {number} of {self._file} has {len(leaves[leaf])} rows, not {wanted}"
+                        f"{leaf!r} of episode {number} in {self._file} has {rows} rows, not {wanted[0]}; the file is damaged"
                     )
 
     def frames(self, camera: str, episode: int, rows: np.ndarray) -> np.ndarray:
@@ -97,15 +107,11 @@ class Reader:
         return out
 
     def _decoded(self, dataset: h5py.Dataset, leaf: str, rows: np.ndarray, number: int) -> np.ndarray:
-        where = f"frames {leaf!r} of episode {number} in {self._file}"
+        where = f"{leaf!r} of episode {number} in {self._file}"
         stored = [dataset[int(row)] for row in rows]
         if leaf not in self._encoded:
-            return as_frames(np.stack(stored), where)
-        try:
-            images = [np.asarray(Image.open(io.BytesIO(np.asarray(one, np.uint8).tobytes()))) for one in stored]
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{where}: not a readable JPEG; the file is damaged") from error
-        return as_frames(np.stack([i[..., None] if i.ndim == 2 else i for i in images]), where)
+            return as_frames(np.stack(stored), f"frames {where}")
+        return decode_pictures([np.asarray(one, np.uint8).tobytes() for one in stored], where)
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def _is_encoded(dataset: h5py.Dataset) -> bool:
     """Whether a row is a JPEG file: bytes that begin as one does."""
     if h5py.check_vlen_dtype(dataset.dtype) is None and (dataset.dtype != np.uint8 or dataset.ndim != 2):
         return False
-    return len(dataset) > 0 and bytes(np.asarray(dataset[0], np.uint8)[:2]) == b"\xff\xd8"
+    return len(dataset) > 0 and bytes(np.asarray(dataset[0], np.uint8)[:2]) == JPEG_MAGIC
 
 
 def _padded(dtype: np.dtype) -> np.dtype:

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lewm.datasets.filters import require_filters
 from lewm.datasets.schema import Column, require_column
 from lewm.datasets.stats import check_actions
 from lewm.datasets.summary import fingerprint
@@ -94,6 +95,8 @@ class HDF5Source:
                 self._handle = h5py.File(self.path, "r")
             except HDF5_RAISES as error:
                 raise UserError(f"not a readable HDF5 file: {self.path} ({first_line(error)})") from error
+            for name, dataset in _datasets(self._handle).items():  # a spawned worker has to register filters too
+                require_filters(dataset, f"column {name!r} of {self.path}")
         return self._handle
 
     def __getstate__(self) -> dict[str, Any]:

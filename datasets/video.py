@@ -15,8 +15,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageSequence
 
+from lewm.datasets.film import require_av, timed_frames
 from lewm.datasets.npy import NUMPY_RAISES
-from lewm.datasets.pixels import PILLOW_RAISES, png_size
+from lewm.datasets.pictures import decode_picture
+from lewm.datasets.pixels import png_size
 from lewm.errors import UserError
 from lewm.paths import written_atomically
 
@@ -24,18 +26,6 @@ VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".gif")
 IMAGES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 ACTIONS = (".npy", ".csv")
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
-AV_RAISES = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError)  # of damage
-EIGHT_BIT = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # modes whose conversion to RGB loses no depth
-
-
-def require_av() -> Any:
-    """PyAV; UserError where it is not installed."""
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise UserError("videos are read and written with PyAV: pip install 'lewm[video]'") from error
-    return av
 
 
 # Reading
@@ -69,31 +59,7 @@ def _opened(path: Path) -> Iterator[np.ndarray]:
         raise UserError(f"no such video: {path}")
     if path.suffix.lower() not in VIDEOS:
         raise UserError(f"{path} is no video by its name; read are {', '.join(VIDEOS)} and folders of images")
-    return _gif(path) if path.suffix.lower() == ".gif" else _video(path)
-
-
-def _video(path: Path) -> Iterator[np.ndarray]:
-    av = require_av()
-    try:
-        # An open file and not its name: FFmpeg reads "a:b.mp4" as an address, and "%" as a pattern.
-        with path.open("rb") as file, av.open(file, metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise UserError(f"no picture in {path}: it has sound only")
-            decoder = container.streams.video[0].codec_context
-            if decoder is None:
-                raise UserError(f"not a readable video: {path} (of an unknown codec); copy or convert it again")
-            # Otherwise what is damaged is painted over with guesses. A file cut between two frames still reads as a
-            # shorter video, which the number of its actions tells.
-            decoder.options = {"err_detect": "explode"}
-            for frame in container.decode(video=0):
-                if frame.is_corrupt:
-                    raise UserError(f"not a readable video: {path} (a damaged frame); copy or convert it again")
-                yield frame.to_ndarray(format="rgb24")
-    except UserError:
-        raise
-    except (av.error.FFmpegError, *AV_RAISES) as error:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"not a readable video: {path} ({reason}); copy or convert it again") from error
+    return _gif(path) if path.suffix.lower() == ".gif" else (frame for _, frame in timed_frames(path))
 
 
 def _gif(path: Path) -> Iterator[np.ndarray]:
@@ -127,16 +93,12 @@ def natural(path: Path) -> tuple[list[str | int], str]:
 
 def _image(path: Path) -> np.ndarray:
     try:
+        content = path.read_bytes()
         if path.suffix.lower() == ".png":
-            png_size(path.read_bytes())  # asks for its checksums, which Pillow does not
-        with Image.open(path, formats=["PNG", "JPEG"]) as image:
-            if image.mode not in EIGHT_BIT:
-                raise UserError(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-            return np.array(image.convert("RGB"))
-    except UserError:
-        raise
-    except (*PILLOW_RAISES, ValueError) as error:
+            png_size(content)  # no JPEG under another name: see `is_lossless`
+    except (OSError, ValueError) as error:
         raise UserError(f"not a readable image: {path} ({error}); copy it again".replace("\n", " ")) from error
+    return decode_picture(content, str(path))
 
 
 def is_lossless(path: Path) -> bool:
