@@ -53,7 +53,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         # An open file and not its name: FFmpeg reads "a:b.mp4" as an address, and "%" as a pattern.
         with path.open("rb") as file, av.open(file, metadata_errors="ignore") as container:
             if not container.streams.video:
-                raise UserError(f"no picture in {path}: it has sound only")
+                raise UserError(f"no picture in {path}: it has sound only, or was cut off")
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise UserError(f"not a readable video: {path} (of an unknown codec); copy or convert it again")

@@ -85,7 +85,7 @@ class Reader:
 def _arrays(file: Path, name: str | None = None) -> dict[str, np.ndarray]:
     """All arrays of a file, or one."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as content, np.load(content, allow_pickle=False) as stored:
             return {n: stored[n] for n in ([name] if name else stored.files)}
     except NPZ_RAISES as error:
         raise UserError(f"not a readable npz file: {file} ({first_line(error)}); nothing pickled is read") from error
