@@ -27,7 +27,8 @@ def convert(
 ) -> None:
     """Write every episode of `src` to shards under `dst`, each column in its own dtype, frames at `image_size`.
 
-    `choice` says which camera, actions and frame rate of another tool's data set. An interrupted conversion goes on with `resume`, and only from the source and settings that it began with.
+    `choice` says which camera, actions and frame rate of another tool's data set. An interrupted conversion goes on
+    with `resume`, and only from the source and settings that it began with.
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size is {image_size}; it must be at least 1")

@@ -13,7 +13,9 @@ def require_filters(dataset: h5py.Dataset, where: str) -> None:
     for number, _, _, name in (about.get_filter(i) for i in range(about.get_nfilters())):
         if not _available(number):
             called = name.decode(errors="replace").split(";")[0] or "unknown"
-            raise UserError(f"{where} is compressed by {called} (filter {number}): pip install 'lewm[hdf5]', which reads more")
+            raise UserError(
+                f"{where} is compressed by {called} (filter {number}): pip install 'lewm[hdf5]', which reads more"
+            )
 
 
 def _available(number: int) -> bool:

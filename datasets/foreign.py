@@ -128,7 +128,7 @@ def open_foreign(path: str | Path, choice: Choice) -> Foreign | None:
 
 
 def ends_of(ends: np.ndarray, rows: int, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """First rows and lengths of episodes that lie end to end and end at these rows; UserError unless they fill `rows`."""
+    """First rows and lengths of episodes that lie end to end and end so; UserError unless they fill `rows`."""
     ends = np.asarray(ends)
     if ends.ndim != 1 or ends.dtype.kind not in "iu" or len(ends) == 0:
         raise UserError(f"the ends of episodes in {where} must be a list of whole numbers")
@@ -148,7 +148,9 @@ def _check_episodes(reader: Reader) -> None:
     if len(reader.lengths) == 0:
         raise UserError(f"{reader.path} holds no episodes")
     if (reader.lengths < 1).any():
-        raise UserError(f"episode {reader.keys[int(np.argmin(reader.lengths))]} in {reader.path} has no frames; remove it")
+        raise UserError(
+            f"episode {reader.keys[int(np.argmin(reader.lengths))]} in {reader.path} has no frames; remove it"
+        )
     key, times = Counter(reader.keys).most_common(1)[0]
     if times > 1:
         raise UserError(f"{reader.path} has {times} episodes {key!r}; it is damaged")

@@ -46,7 +46,9 @@ class Reader:
         self.path, about = path, _json(path / ABOUT)
         version = str(about.get("codebase_version", ""))
         if not version.startswith(("v2.", "v3.")):
-            raise UserError(f"{path} is of LeRobot's version {version or 'unknown'}; v2 and v3 are read: convert it with LeRobot")
+            raise UserError(
+                f"{path} is of LeRobot's version {version or 'unknown'}; v2 and v3 are read: convert it with LeRobot"
+            )
         try:
             self._fps = self.fps = float(about["fps"])
             self._kinds = {str(name): str(feature["dtype"]) for name, feature in about["features"].items()}
@@ -101,8 +103,8 @@ class Reader:
             raise UserError(f"{one.table} has no column {error}; the data set is damaged") from error
         if not np.array_equal(order, np.arange(one.length)):
             raise UserError(
-                f"{one.table} has {len(order)} rows of episode {one.number}, the list of episodes says {one.length}, in "
-                "their order: the data set is damaged"
+                f"{one.table} has {len(order)} rows of episode {one.number}, the list of episodes says "
+                f"{one.length}, in their order: the data set is damaged"
             )
         return found
 
@@ -141,8 +143,8 @@ class Reader:
         if not (off < NEAR).all():
             row = int(np.argmax(~(off < NEAR)))
             raise UserError(
-                f"row {row} of episode {one.number} in {one.table} is at {times[row]:.3f} s, {self._fps:g} frames a second "
-                f"put it at {row / self._fps:.3f} s; such a set is not read"
+                f"row {row} of episode {one.number} in {one.table} is at {times[row]:.3f} s, {self._fps:g} frames a "
+                f"second put it at {row / self._fps:.3f} s; such a set is not read"
             )
 
     def _size(self, camera: str) -> tuple[int, int, int]:
@@ -172,8 +174,8 @@ def _episodes_v3(path: Path, about: dict[str, Any], films: list[str]) -> Iterato
                 begins, ends = (float(row[f"videos/{name}/{key}_timestamp"]) for key in ("from", "to"))
                 if abs((ends - begins) * float(about["fps"]) - length) > 2 * NEAR:
                     raise UserError(
-                        f"episode {number} in {file} has {length} rows at {about['fps']} a second, and {ends - begins:.3f} s "
-                        f"of {name!r}; the data set is damaged"
+                        f"episode {number} in {file} has {length} rows at {about['fps']} a second, and "
+                        f"{ends - begins:.3f} s of {name!r}; the data set is damaged"
                     )
                 videos[name] = path / about["video_path"].format(video_key=name, **place), begins
             place = {key: row[f"data/{key}"] for key in ("chunk_index", "file_index")}

@@ -57,7 +57,7 @@ class Reader:
                 raise UserError(
                     f"{self._file} holds {len(numbers)} episodes, {ABOUT} says {about['total_episodes']}; copy it again"
                 )
-            first = _leaves(file[f"episode_{numbers[0]}"])
+            first = _leaves(file, numbers[0])
             for leaf, dataset in first.items():
                 require_filters(dataset, f"{leaf!r} of {self._file}")
             self._encoded = {n for n, d in first.items() if n.startswith("observations") and _is_encoded(d)}
@@ -74,13 +74,13 @@ class Reader:
             observed = next((leaf for leaf in first if leaf.startswith("observations")), None)
             if observed is None:
                 raise UserError(f"the episodes of {self._file} hold no observations")
-            self.lengths = np.array([len(file[f"episode_{n}/{observed}"]) for n in numbers], dtype=np.int64)
+            self.lengths = np.array([len(_leaf(file, n, observed)) for n in numbers], dtype=np.int64)
             self._check(file, first)
         self.actions = tuple(sorted(leaf for leaf in self.columns if leaf.split("/")[0] == "actions"))
 
     def _check(self, file: h5py.File, first: dict[str, h5py.Dataset]) -> None:
         for number, length in zip(self._episodes, self.lengths, strict=True):
-            leaves = _leaves(file[f"episode_{number}"])
+            leaves = _leaves(file, number)
             for leaf in (*self.cameras, *self.columns):
                 if leaf not in leaves:
                     raise UserError(f"episode {number} of {self._file} has no {leaf!r}, the first one has")
@@ -88,18 +88,18 @@ class Reader:
                 wanted = {"observations": (length,), "infos": (length, length - 1)}.get(room, (length - 1,))
                 if rows not in wanted:
                     raise UserError(
-                        f"{leaf!r} of episode {number} in {self._file} has {rows} rows, not {wanted[0]}; the file is damaged"
+                        f"{leaf!r} of episode {number} in {self._file} has {rows} rows, not {wanted[0]}; it is damaged"
                     )
 
     def frames(self, camera: str, episode: int, rows: np.ndarray) -> np.ndarray:
         number = self._episodes[episode]
         with said_of(self._file, f"episode {number}, {camera!r}"), _opened(self._file) as file:
-            return self._decoded(file[f"episode_{number}/{camera}"], camera, rows, number)
+            return self._decoded(_leaf(file, number, camera), camera, rows, number)
 
     def column(self, name: str, episode: int) -> np.ndarray:
         number, length = self._episodes[episode], int(self.lengths[episode])
         with said_of(self._file, f"episode {number}, {name!r}"), _opened(self._file) as file:
-            values = file[f"episode_{number}/{name}"][:]
+            values = _leaf(file, number, name)[:]
         if name.startswith("observations"):
             return values
         out = np.full((length, *values.shape[1:]), np.nan, dtype=_padded(values.dtype))
@@ -131,8 +131,17 @@ def _opened(path: Path) -> h5py.File:
         raise UserError(f"not a readable HDF5 file: {path} ({first_line(error)})") from error
 
 
-def _leaves(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    found: dict[str, h5py.Dataset] = {}
+def _leaf(file: h5py.File, number: int, name: str) -> h5py.Dataset:
+    found = file[f"episode_{number}/{name}"]
+    if not isinstance(found, h5py.Dataset):
+        raise TypeError(f"episode_{number}/{name} is no array")
+    return found
+
+
+def _leaves(file: h5py.File, number: int) -> dict[str, h5py.Dataset]:
+    group, found = file[f"episode_{number}"], {}
+    if not isinstance(group, h5py.Group):
+        raise TypeError(f"episode_{number} is no group")
     group.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
     return dict(sorted(found.items()))
 

@@ -42,7 +42,9 @@ class Reader:
         held = sorted(name for name, values in first.items() if is_frames(values.shape))
         pictures = [] if held else _pictures(self._files[0])
         if not held and not pictures:
-            raise UserError(f"{self._files[0]} has no frames (t, h, w, c), and beside it there is no folder of pictures")
+            raise UserError(
+                f"{self._files[0]} has no frames (t, h, w, c), and beside it there is no folder of pictures"
+            )
         self._held = held
         self.lengths = np.array([self._length(file, set(first)) for file in self._files], dtype=np.int64)
         self.columns = {n: Column(_type(n, a), a.shape[1:]) for n, a in first.items() if n not in held}

@@ -24,7 +24,9 @@ def recognises(path: Path) -> bool:
     """Whether a replay buffer is there, by its files alone."""
     if path.is_file():
         return path.name.endswith((".zarr.zip", ".zarr"))
-    return path.is_dir() and (path.suffix == ".zarr" or (path / ENDS).is_dir()) and any((path / m).exists() for m in MARKS)
+    return (
+        path.is_dir() and (path.suffix == ".zarr" or (path / ENDS).is_dir()) and any((path / m).exists() for m in MARKS)
+    )
 
 
 class Reader:
@@ -64,17 +66,20 @@ class Reader:
         return _read(self._data[name], self.path, slice(low, low + int(self.lengths[episode])))
 
     def _one_frame(self, name: str) -> tuple[int, int, int]:
-        h, w, c = as_frames(_read(self._data[name], self.path, slice(0, 1)), f"frames {name!r} in {self.path}").shape[1:]
+        h, w, c = as_frames(_read(self._data[name], self.path, slice(0, 1)), f"frames {name!r} in {self.path}").shape[
+            1:
+        ]
         return h, w, c
 
 
 def _arrays(path: Path) -> dict[str, Any]:
     try:
         import zarr
+        from zarr.storage import ZipStore
     except ImportError as error:
         raise UserError(f"{path} is read with zarr: pip install 'lewm[zarr]'") from error
     try:
-        store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
+        store = ZipStore(path, mode="r") if path.is_file() else path
         group = zarr.open_group(store, mode="r")
         arrays = {name: member for name, member in group.members(max_depth=None) if isinstance(member, zarr.Array)}
         codecs = {name: set(_names(array.metadata.to_dict())) for name, array in arrays.items()}
@@ -104,8 +109,8 @@ def _check_chunks(array: Any, path: Path) -> None:
         raise UserError(f"{array.name} in {path} cannot be read ({first_line(error)}); it is damaged") from error
     if missing:
         raise UserError(
-            f"{missing} of {array.nchunks} chunks of {array.name} in {path} are missing and would be read as zeros; copy it "
-            "again, or, where it holds zeros alone, write it with `write_empty_chunks`"
+            f"{missing} of {array.nchunks} chunks of {array.name} in {path} are missing and would be read as zeros; "
+            "copy it again, or, where it holds zeros alone, write it with `write_empty_chunks`"
         )
 
 

@@ -65,5 +65,7 @@ def decode_pictures(contents: Iterable[bytes], where: str) -> np.ndarray:
     for i, content in enumerate(contents):
         pictures.append(decode_picture(content, f"picture {i} of {where}"))
         if pictures[i].shape != pictures[0].shape:
-            raise UserError(f"picture {i} of {where} is {pictures[i].shape}, the first {pictures[0].shape}; sizes must agree")
+            raise UserError(
+                f"picture {i} of {where} is {pictures[i].shape}, the first {pictures[0].shape}; sizes must agree"
+            )
     return np.stack(pictures)

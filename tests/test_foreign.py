@@ -8,6 +8,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from lewm.cli import main
@@ -26,7 +27,6 @@ def episodes(seed: int = 0):
 
 
 def write_zarr(path, images=lambda x: x):
-    zarr = pytest.importorskip("zarr")
     root = zarr.open_group(path, mode="w", zarr_format=2)
     frames, actions, states = (np.concatenate(parts) for parts in zip(*episodes(), strict=True))
     for name, values in (("data/img", images(frames)), ("data/action", actions), ("data/state", states)):

@@ -48,7 +48,9 @@ def drop_last_line(path):
 
 
 def number_twice(path):
-    path.write_text(path.read_text().replace('"episode_index": 2', '"episode_index": 1').replace('length": 15', 'length": 9'))
+    path.write_text(
+        path.read_text().replace('"episode_index": 2', '"episode_index": 1').replace('length": 15', 'length": 9')
+    )
 
 
 def rezarr(path, name, values, **how):
@@ -104,7 +106,12 @@ DAMAGED = [
     ("zarr2.zarr", "--fps=5", lambda p: None, "does not say its frames a second"),
     ("minari", "", lambda p: cut(p / "data/main_data.hdf5"), "not a readable HDF5 file"),
     ("minari", "", lambda p: (p / "data/main_data.hdf5").unlink(), "not those in Arrow"),
-    ("minari", "", lambda p: change(p / "data/metadata.json", total_episodes=7), "holds 5 episodes, metadata.json says 7"),
+    (
+        "minari",
+        "",
+        lambda p: change(p / "data/metadata.json", total_episodes=7),
+        "holds 5 episodes, metadata.json says 7",
+    ),
     ("dino_wm", "", lambda p: (p / "obses/episode_002.mp4").unlink(), "no frames of episode 2"),
     ("dino_wm", "", lambda p: (p / "obses/episode_004.mp4").unlink(), "they do not belong together"),
     ("dino_wm", "", lambda p: cut(p / "obses/episode_002.mp4"), "sound only, or was cut off"),
@@ -115,7 +122,9 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "flag", "damage", "said"), DAMAGED, ids=lambda v: v if isinstance(v, str) else "")
-def test_what_is_damaged_or_not_understood_is_refused_before_anything_is_written(name, flag, damage, said, tmp_path, capfd):
+def test_what_is_damaged_or_not_understood_is_refused_before_anything_is_written(
+    name, flag, damage, said, tmp_path, capfd
+):
     source = tmp_path / name
     shutil.copytree(HERE / name, source)
     damage(source)
@@ -139,7 +148,14 @@ def test_a_damaged_lance_table_is_refused(part, tmp_path):
     shutil.copytree(HERE / "swm.lance", source)
     for file in (source / part).iterdir():
         cut(file)
-    argv = [sys.executable, "-m", "lewm", "convert", str(source), str(tmp_path / "out")]  # Lance's threads dislike forks
+    argv = [
+        sys.executable,
+        "-m",
+        "lewm",
+        "convert",
+        str(source),
+        str(tmp_path / "out"),
+    ]  # Lance's threads dislike forks
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and str(source) in done.stderr, done.stderr
     assert not (tmp_path / "out").exists()
@@ -148,7 +164,11 @@ def test_a_damaged_lance_table_is_refused(part, tmp_path):
 def write_npz(path, **changes):
     path.mkdir()
     for e, length in enumerate((9, 7)):
-        arrays = {"pixels": np.zeros((length, 8, 8, 3), np.uint8), "action": np.zeros((length - 1, 2)), "x": np.ones(length)}
+        arrays = {
+            "pixels": np.zeros((length, 8, 8, 3), np.uint8),
+            "action": np.zeros((length - 1, 2)),
+            "x": np.ones(length),
+        }
         np.savez(path / f"{e}.npz", **(arrays | (changes if e == 1 else {})))
 
 
@@ -205,7 +225,9 @@ def test_pictures_that_cannot_be_frames_are_refused(content, said, tmp_path, cap
         ("swm_blosc.h5", "hdf5plugin", "hdf5"),
     ],
 )
-def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(name, module, extra, monkeypatch, tmp_path, capfd):
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(
+    name, module, extra, monkeypatch, tmp_path, capfd
+):
     monkeypatch.setitem(sys.modules, module, None)
     if module == "hdf5plugin":  # it may have registered its filters before
         monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: number < 256)

@@ -1,4 +1,4 @@
-"""Data sets that other tools' own writers wrote (tests/data/foreign), converted, compared with the truth, trained on."""
+"""Data sets of other tools, by their own writers (tests/data/foreign): converted, compared, trained on."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     pip install 'zarr<3' 'numcodecs<0.16'
     python tests/data/foreign/make_zarr.py
 
-Arrays grow by an episode at a time; pictures are floats of 0 to 255 in `img`, as in its Push-T set. The last action of an
-episode is an ordinary number.
+Arrays grow by an episode at a time; pictures are floats of 0 to 255 in `img`, as in its Push-T set. The last action of
+an episode is an ordinary number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def main() -> None:
     for frames, actions, states in episodes():
         for name, values in {"img": frames.astype(np.float32), "action": actions, "state": states}.items():
             if name not in data:
-                data.zeros(name, shape=(0, *values.shape[1:]), chunks=(25, *values.shape[1:]), dtype="f4", compressor=blosc)
+                data.zeros(
+                    name, shape=(0, *values.shape[1:]), chunks=(25, *values.shape[1:]), dtype="f4", compressor=blosc
+                )
             data[name].resize((len(data[name]) + len(values), *values.shape[1:]))
             data[name][-len(values) :] = values
         ends.resize(len(ends) + 1)
