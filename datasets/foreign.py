@@ -139,11 +139,6 @@ def ends_of(ends: np.ndarray, rows: int, where: str) -> tuple[np.ndarray, np.nda
     return starts, lengths
 
 
-def first_line(error: BaseException) -> str:
-    """What a library says of damage, in a line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
-
-
 def _check_episodes(reader: Reader) -> None:
     if len(reader.lengths) == 0:
         raise UserError(f"{reader.path} holds no episodes")

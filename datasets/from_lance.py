@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lewm.datasets.foreign import first_line
+from lewm.datasets.hdf5 import first_line
 from lewm.datasets.pictures import JPEG_MAGIC, decode_pictures
 from lewm.datasets.schema import Column
 from lewm.errors import UserError

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lewm.datasets.film import timed_frames
-from lewm.datasets.foreign import first_line
+from lewm.datasets.hdf5 import first_line
 from lewm.datasets.pictures import decode_pictures
 from lewm.datasets.schema import Column
 from lewm.errors import UserError

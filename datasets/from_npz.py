@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lewm.datasets.foreign import first_line
+from lewm.datasets.hdf5 import first_line
 from lewm.datasets.npy import NUMPY_RAISES
 from lewm.datasets.pictures import as_frames, decode_pictures, is_frames
 from lewm.datasets.schema import Column

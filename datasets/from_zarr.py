@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lewm.datasets.foreign import ends_of, first_line
+from lewm.datasets.foreign import ends_of
+from lewm.datasets.hdf5 import first_line
 from lewm.datasets.pictures import as_frames, is_frames
 from lewm.datasets.schema import Column
 from lewm.errors import UserError

@@ -116,8 +116,8 @@ def said_of(path: Path, part: str = "") -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what HDF5 adds to it."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """What an error of a library says, without the lines that it adds to it."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def check_size(dataset: h5py.Dataset, where: str) -> None:

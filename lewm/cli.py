@@ -115,8 +115,8 @@ def convert(
     Example: lewm convert pusht.h5 data/pusht --codec zstd
 
     Args:
-        src: an HDF5 file, a folder of shards, the URL of one, or another tool's data set: a zarr replay buffer, a
-            Minari folder, a folder of npz files (docs/data.md).
+        src: an HDF5 file, a folder of shards, the URL of one, or another tool's data set: LeRobot's, a zarr replay
+            buffer, Minari's, a Lance table, DINO-WM's, a folder of npz files (docs/data.md).
         dst: folder to write.
         codec: how frames are stored; auto takes zstd where it halves them, else raw; jpeg is lossy.
         image_size: side of the written frames, by averaging areas; null for their own.
@@ -124,7 +124,7 @@ def convert(
         shard_mb: size in MiB after which a new shard is begun.
         camera: of a data set with several, the one to take.
         action: columns that together are the action, where the data set does not say so, as '[arm, gripper]'.
-        fps: frames a second to keep; the rows between are left out with their actions.
+        fps: frames a second to keep; the actions between two of them stand side by side in one row.
     """
     from lewm.datasets.convert import convert as run
     from lewm.datasets.foreign import Choice
