@@ -30,7 +30,7 @@ class Reader(Protocol):
     path: Path
     lengths: np.ndarray  # (episodes,) int64, frames of each
     keys: list[str]
-    cameras: dict[str, tuple[int, int, int]]  # name: (h, w, c)
+    cameras: list[str]
     columns: dict[str, Column]  # everything but frames
     actions: tuple[str, ...]  # the columns that are actions, as far as the layout says so
     fps: float | None
@@ -70,7 +70,8 @@ class Foreign:
         self.parts = _action_columns(reader, choice.action)
         self.stride = _stride(reader, choice.fps)
         self.lengths = -(-reader.lengths // self.stride)
-        self.frame_shape = reader.cameras[self.camera]
+        h, w, c = reader.frames(self.camera, 0, np.array([0])).shape[1:]
+        self.frame_shape = (h, w, c)
         self.action_dim = sum(_width(reader.columns[name]) for name in self.parts) * self.stride
         kept = {n: c for n, c in reader.columns.items() if c.dtype.kind in KINDS}
         self.left_out = sorted(reader.columns.keys() - kept.keys())

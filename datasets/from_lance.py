@@ -38,7 +38,7 @@ class Reader:
                 raise UserError(f"no column {name!r} in {path}; it has: {', '.join(sorted(kinds))}")
         self._divide()
         pictures = sorted(n for n, kind in kinds.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-        self.cameras = {name: self._size(name) for name in pictures}
+        self.cameras = pictures
         first = {name: self._numbers(name, 0, 1) for name in kinds if name not in (*pictures, EPISODE, STEP)}
         self.columns = {name: Column(values.dtype, values.shape[1:]) for name, values in first.items()}
         self.actions = ("action",) if "action" in self.columns else ()
@@ -85,10 +85,6 @@ class Reader:
             return taken.to_numpy(zero_copy_only=False)
         except Exception as error:  # of a damaged file, whatever its parser meets
             raise _damaged(name, self.path, error) from error
-
-    def _size(self, camera: str) -> tuple[int, int, int]:
-        h, w, c = self.frames(camera, 0, np.array([0])).shape[1:]
-        return h, w, c
 
 
 def _opened(path: Path) -> Any:

@@ -73,7 +73,7 @@ class Reader:
         self.lossy = {camera: "video" for camera in films}
         self._kept: tuple[tuple[str, int], np.ndarray] | None = None  # the last episode that was decoded
         self._table: tuple[Path, Any] | None = None
-        self.cameras = {name: self._size(name) for name, kind in self._kinds.items() if kind in PICTURES}
+        self.cameras = [name for name, kind in self._kinds.items() if kind in PICTURES]
 
     def frames(self, camera: str, episode: int, rows: np.ndarray) -> np.ndarray:
         if self._kept is None or self._kept[0] != (camera, episode):
@@ -97,7 +97,8 @@ class Reader:
         if self._table is None or self._table[0] != one.table:
             self._table = one.table, _parquet(one.table)
         try:
-            mine = self._table[1].filter(_equal(self._table[1].column("episode_index"), one.number))
+            table = self._table[1]
+            mine = table.take(np.flatnonzero(table.column("episode_index").to_numpy() == one.number))
             order, found = mine.column("frame_index").to_numpy(), mine.column(name)
         except KeyError as error:
             raise UserError(f"{one.table} has no column {error}; the data set is damaged") from error
@@ -109,9 +110,9 @@ class Reader:
         return found
 
     def _pictures(self, camera: str, one: Episode) -> np.ndarray:
-        stored = [(row or {}).get("bytes") for row in self._rows(one, camera).to_pylist()]
-        if None in stored:
-            raise UserError(f"row {stored.index(None)} of episode {one.number} in {one.table} has no {camera!r}")
+        stored = [(row or {}).get("bytes") or b"" for row in self._rows(one, camera).to_pylist()]
+        if b"" in stored:
+            raise UserError(f"row {stored.index(b'')} of episode {one.number} in {one.table} has no {camera!r}")
         return decode_pictures(stored, f"{camera!r} of episode {one.number} in {one.table}")
 
     def _film(self, camera: str, one: Episode) -> np.ndarray:
@@ -146,10 +147,6 @@ class Reader:
                 f"row {row} of episode {one.number} in {one.table} is at {times[row]:.3f} s, {self._fps:g} frames a "
                 f"second put it at {row / self._fps:.3f} s; such a set is not read"
             )
-
-    def _size(self, camera: str) -> tuple[int, int, int]:
-        h, w, c = self.frames(camera, 0, np.array([0])).shape[1:] if len(self._episodes) else (0, 0, 3)
-        return h, w, c
 
 
 def _episodes_v2(path: Path, about: dict[str, Any], films: list[str]) -> Iterator[Episode]:
@@ -193,12 +190,6 @@ def _parquet(path: Path, drop: str = "") -> Any:
         return parquet.read_table(path, columns=[n for n in names if not drop or not n.startswith(drop)])
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"not a readable parquet file: {path} ({first_line(error)}); copy it again") from error
-
-
-def _equal(column: Any, number: int) -> Any:
-    import pyarrow.compute as compute
-
-    return compute.equal(column, number)
 
 
 def _json(path: Path) -> dict[str, Any]:

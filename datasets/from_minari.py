@@ -50,7 +50,7 @@ class Reader:
 
     def _read(self, about: dict[str, Any], name: str) -> None:
         with _opened(self._file) as file:
-            numbers = sorted(int(key.removeprefix("episode_")) for key in file if key.startswith("episode_"))
+            numbers = sorted(int(key.removeprefix("episode_")) for key in map(str, file) if key.startswith("episode_"))
             if not numbers:
                 raise UserError(f"{self._file} holds no episodes")
             if about.get("total_episodes", len(numbers)) != len(numbers):
@@ -63,11 +63,10 @@ class Reader:
             self._encoded = {n for n, d in first.items() if n.startswith("observations") and _is_encoded(d)}
             self._episodes = numbers
             self.keys = [f"{name}:{number}" for number in numbers]
-            self.cameras, self.columns = {}, {}
+            self.cameras, self.columns = list[str](), dict[str, Column]()
             for leaf, dataset in first.items():
                 if leaf in self._encoded or (leaf.startswith("observations") and is_frames(dataset.shape)):
-                    h, w, c = self._decoded(dataset, leaf, np.array([0]), numbers[0]).shape[1:]
-                    self.cameras[leaf] = (h, w, c)
+                    self.cameras.append(leaf)
                 elif dataset.dtype.kind in "fiub" and dataset.ndim:
                     kept = leaf.startswith("observations")
                     self.columns[leaf] = Column(dataset.dtype if kept else _padded(dataset.dtype), dataset.shape[1:])

@@ -50,7 +50,7 @@ class Reader:
         self.columns = {n: Column(_type(n, a), a.shape[1:]) for n, a in first.items() if n not in held}
         self.actions = (ACTION,) if ACTION in self.columns else ()
         self.lossy = {"pixels": "jpeg"} if pictures and pictures[0].suffix.lower() != ".png" else {}
-        self.cameras = {name: self._size(name) for name in held or ("pixels",)}
+        self.cameras = held or ["pixels"]
 
     def frames(self, camera: str, episode: int, rows: np.ndarray) -> np.ndarray:
         file = self._files[episode]
@@ -78,10 +78,6 @@ class Reader:
             if values.ndim == 0 or len(values) not in allowed:
                 raise UserError(f"{name!r} of {file} is of shape {values.shape}; the episode has {length} frames")
         return length
-
-    def _size(self, camera: str) -> tuple[int, int, int]:
-        h, w, c = self.frames(camera, 0, np.array([0])).shape[1:]
-        return h, w, c
 
 
 def _arrays(file: Path, name: str | None = None) -> dict[str, np.ndarray]:

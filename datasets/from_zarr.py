@@ -47,16 +47,19 @@ class Reader:
             if array.ndim == 0 or array.shape[:1] != rows:
                 raise UserError(f"data/{name} in {path} is {array.shape}, others have {rows} rows; it is damaged")
         self._starts, self.lengths = ends_of(_read(ends, path), rows[0], str(path))
-        self._data = data
+        self._data, self._whole = data, set[str]()  # the latter names cameras that lack no chunk
         pictures = [name for name, array in data.items() if is_frames(array.shape)]
-        for name in pictures + [ACTION] * (ACTION in data):
-            _check_chunks(data[name], path)
-        self.cameras = {name: self._one_frame(name) for name in pictures}
+        if ACTION in data:
+            _check_chunks(data[ACTION], path)
+        self.cameras = pictures
         self.columns = {n: Column(np.dtype(a.dtype), a.shape[1:]) for n, a in data.items() if n not in pictures}
         self.actions = (ACTION,) if ACTION in self.columns else ()
         self.keys = [f"{path.stem}:{e}" for e in range(len(self.lengths))]
 
     def frames(self, camera: str, episode: int, rows: np.ndarray) -> np.ndarray:
+        if camera not in self._whole:
+            _check_chunks(self._data[camera], self.path)
+            self._whole.add(camera)
         low = int(self._starts[episode])
         first, last = int(rows.min()), int(rows.max())
         values = _read(self._data[camera], self.path, slice(low + first, low + last + 1))
@@ -65,12 +68,6 @@ class Reader:
     def column(self, name: str, episode: int) -> np.ndarray:
         low = int(self._starts[episode])
         return _read(self._data[name], self.path, slice(low, low + int(self.lengths[episode])))
-
-    def _one_frame(self, name: str) -> tuple[int, int, int]:
-        h, w, c = as_frames(_read(self._data[name], self.path, slice(0, 1)), f"frames {name!r} in {self.path}").shape[
-            1:
-        ]
-        return h, w, c
 
 
 def _arrays(path: Path) -> dict[str, Any]:

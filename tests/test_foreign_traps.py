@@ -38,6 +38,21 @@ def write_npz(path, **arrays):
     return path
 
 
+def test_of_several_cameras_the_others_may_be_missing(lerobot):
+    shutil.rmtree(lerobot / "videos")
+    np.testing.assert_array_equal(all_frames(open_foreign(lerobot, Choice(camera=WRIST))), next(episodes(64))[0])
+
+
+def test_version_2_0_which_keeps_its_statistics_elsewhere_is_read_alike(lerobot):
+    (lerobot / "meta/episodes_stats.jsonl").unlink()
+    about = json.loads((lerobot / "meta/info.json").read_text())
+    (lerobot / "meta/info.json").write_text(json.dumps(about | {"codebase_version": "v2.0"}))
+    found = open_foreign(lerobot, Choice(camera=WRIST))
+    for e, (frames, actions, _) in enumerate(episodes(64)):
+        np.testing.assert_array_equal(all_frames(found, e), frames)
+        np.testing.assert_array_equal(found.actions(e), actions)
+
+
 def all_frames(source, episode=0):
     return source.frames(episode, np.arange(source.lengths[episode]))
 
@@ -107,11 +122,11 @@ def test_grey_frames_stay_grey_and_those_with_transparency_are_refused(tmp_path,
 
 def test_channels_first_are_turned_and_small_matrices_are_no_pictures(tmp_path):
     frames = np.arange(2 * 3 * 8 * 12, dtype=np.uint8).reshape(2, 3, 8, 12)
-    turns = np.zeros((2, 4, 3, 3), np.float32)
+    turns = np.zeros((2, 3, 3, 3), np.float32)
     write_npz(tmp_path / "set", pixels=frames, action=np.zeros((2, 1)), turns=turns)
     source = open_foreign(tmp_path / "set", Choice())
     np.testing.assert_array_equal(all_frames(source), frames.transpose(0, 2, 3, 1))
-    assert source.columns["turns"].shape == (4, 3, 3)
+    assert source.columns["turns"].shape == (3, 3, 3)
 
 
 @pytest.mark.parametrize("values", [np.eye(8), np.eye(8) / 2, np.eye(8) * 300, np.eye(8) - 1, np.eye(8) * np.nan])
