@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lewm.datasets.foreign import Choice, Foreign, open_foreign
+from lewm.datasets.foreign import LAYOUTS, Choice, Foreign, open_foreign
+from lewm.datasets.manifest import MANIFEST
 from lewm.datasets.pixels import choose_codec
 from lewm.datasets.schema import Source, open_source
 from lewm.datasets.shard_writer import SHARD_BYTES, TRIAL_FRAMES, EpisodeWriter, is_finished
@@ -54,8 +55,12 @@ def convert(
 
 
 def _opened(src: str | Path, choice: Choice) -> Source:
-    if "://" not in str(src) and (foreign := open_foreign(src, choice)) is not None:
-        return foreign
+    if "://" not in str(src):
+        if (foreign := open_foreign(src, choice)) is not None:
+            return foreign
+        path = Path(src)
+        if path.is_dir() and not (path / MANIFEST).exists() and not any(path.glob("*.tar")):
+            raise UserError(f"{src} is no data set of {', '.join(LAYOUTS)}, and no shards; give the set's own folder")
     if choice != Choice():
         raise UserError(f"--camera, --action and --fps are for other tools' layouts; {src} has one of each")
     return open_source(src)

@@ -181,6 +181,11 @@ def test_what_h5py_itself_compresses_is_read(compression, tmp_path):
     np.testing.assert_array_equal(all_frames(open_source(tmp_path / "out")), frames)
 
 
+def test_a_folder_of_no_layout_is_refused_with_the_layouts_there_are(tmp_path, capsys):
+    assert main(["convert", str(HERE), str(tmp_path / "out")]) == 2
+    assert "is no data set of lerobot, lance, zarr, minari, dino_wm, npz, and no shards" in capsys.readouterr().err
+
+
 def test_an_episode_of_one_frame_is_kept(tmp_path):
     write_npz(tmp_path / "set", pixels=np.ones((1, 8, 8, 3), np.uint8), action=np.zeros((0, 1)))
     assert open_foreign(tmp_path / "set", Choice()).lengths.tolist() == [1]
