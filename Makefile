@@ -5,14 +5,16 @@ SEED ?= 0
 BIN := .venv/bin
 DEMO := demo/seed$(SEED)
 READY := .venv/.ready
+READY_DOCS := .venv/.ready-docs
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: setup format check test test-slow demo bench clean
+.PHONY: setup format check test test-slow demo bench docs release clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 format: $(READY)
@@ -61,5 +63,21 @@ bench: $(READY)
 	$(BIN)/python benchmarks/example_files.py $(DATA)
 	$(BIN)/python benchmarks/probe.py
 
+# The site of docs/, in site/. Its pages open as files; the search needs a server: python3 -m http.server -d site
+# (With --quiet mkdocs would not count its warnings, and --strict let them pass.)
+docs: $(READY_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo site/index.html
+
+$(READY_DOCS): $(READY)
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
+# A source archive, and the wheel built from it, in dist/; both are then installed and used away from the checkout.
+release: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	OMP_NUM_THREADS=1 PIP_FLAGS='$(PIP_FLAGS)' $(BIN)/python tests/release.py dist
+
 clean:
-	rm -rf build dist *.egg-info demo
+	rm -rf build dist site *.egg-info demo

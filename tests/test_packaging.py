@@ -1,12 +1,16 @@
-"""The wheel, installed away from the checkout, is whole."""
+"""The wheel that is built from the source archive, installed away from the checkout, is whole."""
 
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+import lewm
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,9 +23,9 @@ def run(*command: str, **options) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """A folder with the wheel's content, as an installer lays it out."""
+    """A folder with the wheel's content, as an installer lays it out; what the source archive lacks, it lacks too."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+    run(sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT))
     (wheel,) = folder.glob("lewm-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
@@ -46,3 +50,18 @@ def test_the_installed_program_runs_away_from_the_checkout(installed, tmp_path):
     fit = ["fit", "--config", "demo", "--data.path", "d", "--data.global_batch", "4", "--trainer.max_steps", "1"]
     run(*lewm, *fit, cwd=tmp_path, env=environment)
     assert list(tmp_path.glob("runs/demo/*/checkpoints/step=1.ckpt"))
+
+
+def test_the_version_in_the_source_is_the_wheels_and_the_one_to_cite(installed):
+    assert (installed / f"lewm-{lewm.__version__}.dist-info" / "METADATA").is_file()
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == lewm.__version__
+
+
+def test_the_source_archive_has_what_a_build_needs_and_no_half_of_the_tests(installed):
+    (source,) = installed.parent.glob("lewm-*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "constraints.txt", "pyproject.toml"} <= names
+    assert "datasets/schema.py" in names
+    assert not [name for name in names if name.startswith(("tests", "lewm/datasets", "lewm/probes"))]
