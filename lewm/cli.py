@@ -27,6 +27,7 @@ Train, probe and test world models on offline pixel trajectories.
   inspect    what is in a data set; --verify reads every byte
   probe      physical quantities from frozen embeddings, and open-loop error
   surprise   violation of expectation
+  look       the latent space made visible: decoded frames, imagined rollouts, maps, attention
   plan       goal-reaching in latent space, beside a random policy
   report     one HTML page of all that is known about a run
   doctor     versions, devices, and what is wrong with this installation
@@ -281,6 +282,41 @@ def surprise(
     )
 
 
+def look(
+    checkpoint: str,
+    data: str,
+    out: str | None = None,
+    targets: str | None = None,
+    split: Literal["test", "val"] = "test",
+    max_frames: int = 4000,
+    updates: int = 1500,
+    films: int = 3,
+    seed: int = 0,
+    cache: bool = True,
+) -> None:
+    """See what a frozen model's embeddings hold: decoded frames, imagined rollouts, maps, spectrum, attention.
+
+    Example: lewm look runs/demo --data data/two_room
+
+    Args:
+        checkpoint: a checkpoint, a run folder, or a folder of runs.
+        data: an HDF5 file or a folder of shards.
+        out: folder for result.json, result.csv, the decoder and pictures; null for report/look in the run's folder.
+        targets: what maps are coloured by: a shipped name (two_room, push_t, reacher, cube) or a YAML file; null for
+            what fits best.
+        split: episodes to look at; the decoder learns from train.
+        max_frames: training frames used, evenly spread; of other parts a quarter as many.
+        updates: steps of training of a decoder; two are trained, the other for an untrained network.
+        films: imagined rollouts shown, as a strip and a film each.
+        seed: seed of decoders, maps and intervals.
+        cache: keep computed embeddings in the run's folder and use those that are there.
+    """
+    given = dict(locals())
+    from lewm.probes.look_run import look as run
+
+    run(given.pop("checkpoint"), **given)
+
+
 def plan(
     checkpoint: str,
     env: str,
@@ -386,6 +422,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "probe": probe,
     "surprise": surprise,
+    "look": look,
     "plan": plan,
     "report": report,
     "doctor": doctor,
@@ -396,6 +433,7 @@ POSITIONAL = {
     "inspect": ("path",),
     "probe": ("checkpoint",),
     "surprise": ("checkpoint",),
+    "look": ("checkpoint",),
     "plan": ("checkpoint",),
     "report": ("run",),
 }

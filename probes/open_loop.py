@@ -130,10 +130,10 @@ def others(episode: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 @torch.inference_mode()
-def imagine(model: Model, source: Source, episodes: Int[np.ndarray, " m"]) -> Imagined:
+def imagine(model: Model, source: Source, episodes: Int[np.ndarray, " m"], max_windows: int = MAX_WINDOWS) -> Imagined:
     """Roll out windows of these episodes; the context is `history` real frames."""
     frameskip, context = model.interface.frameskip, model.interface.history
-    windows = choose_windows(source.lengths, episodes, context=context, frameskip=frameskip)
+    windows = choose_windows(source.lengths, episodes, context=context, frameskip=frameskip, max_windows=max_windows)
     actions = read_actions(source, windows, frameskip)
     futures = actions[:, context - 1 :]
     # futures: (windows, s = 3, n, k, a): the true actions, none (zero in the environment's units), another window's
@@ -147,6 +147,16 @@ def imagine(model: Model, source: Source, episodes: Int[np.ndarray, " m"]) -> Im
         real.append(z.cpu().numpy())
     found = np.concatenate(ahead)  # (w, s, n, d)
     return Imagined(windows, frameskip, np.concatenate(real), dict(zip(ACTIONS, found.swapaxes(0, 1), strict=True)))
+
+
+def imagine_or_why_not(
+    model: Model, source: Source, episodes: Int[np.ndarray, " m"], max_windows: int = MAX_WINDOWS
+) -> tuple[Imagined | None, str | None]:
+    """Rollouts on these episodes, or none and the reason where they are too short."""
+    try:
+        return imagine(model, source, episodes, max_windows), None
+    except UserError as error:
+        return None, str(error)
 
 
 def open_loop(imagined: Imagined, *, seed: int = 0) -> list[dict[str, Any]]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
 from lewm.datasets.schema import Source
 from lewm.plan.evaluate import Evaluation, Rollout
 from lewm.plan.manifest import Manifest
-from lewm.probes.features import device_of
-from lewm.probes.frames import choose_frames, read_frames
+from lewm.probes.nearest import Neighbours
 from lewm.probes.parts import measured_episodes
-
-NEIGHBOURS = 1500  # frames among which the nearest to an imagined embedding is looked for
-CHUNK = 32  # of them encoded at once
 
 
 class Planned(Protocol):
@@ -77,31 +71,12 @@ def shown_of(runs: Planned, model: Any, source: Source, split: str) -> list[Show
     kept = [rollout for rollout in runs.planned.rollouts if rollout.imagined]
     if not kept:
         return []
-    neighbours, goals = Neighbours(model, source, split), goal_frames(runs.manifest, source)
-    return [Shown(r, neighbours.frames(r.imagined), goals[r.key], runs.distances(r)) for r in kept]
+    own = measured_episodes(source, split, model.interface.split_seed)
+    neighbours, goals = Neighbours.of(model, source, own), goal_frames(runs.manifest, source)
+    return [Shown(r, neighbours.frames(np.stack(r.imagined)), goals[r.key], runs.distances(r)) for r in kept]
 
 
 def goal_frames(manifest: Manifest, source: Source) -> dict[str, UInt8[np.ndarray, "h w c"]]:
     """The goal's frame of each pair, by its key."""
     number = {key: e for e, key in enumerate(source.keys)}
     return {p.key: source.frames(number[p.episode], np.array([p.goal]))[0] for p in manifest.pairs}
-
-
-class Neighbours:
-    """Frames of a part of the data with their embeddings."""
-
-    def __init__(self, model: Any, source: Source, split: str) -> None:
-        own = measured_episodes(source, split, model.interface.split_seed)
-        self.pixels = read_frames(source, choose_frames(source.lengths, own, NEIGHBOURS))
-        parts = np.split(self.pixels, list(range(CHUNK, len(self.pixels), CHUNK)))
-        self.z = torch.cat([self._encode(model, part) for part in parts])
-
-    def frames(self, imagined: Sequence[np.ndarray]) -> UInt8[np.ndarray, "n h w c"]:
-        """The frame nearest to each embedding."""
-        z = torch.from_numpy(np.stack(imagined)).float()
-        return self.pixels[torch.cdist(z, self.z).argmin(dim=1).numpy()]
-
-    @staticmethod
-    @torch.no_grad()
-    def _encode(model: Any, pixels: UInt8[np.ndarray, "n h w c"]) -> torch.Tensor:
-        return model.encode(torch.from_numpy(pixels)[:, None].to(device_of(model)))[:, 0].float().cpu()

@@ -202,16 +202,20 @@ def open_loop(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def spectrum(latent: dict[str, Any]) -> Figure:
-    """Eigenvalues of the embeddings' covariance; SIGReg's aim is 1 for all."""
+def spectrum(latent: dict[str, Any], untrained: dict[str, Any] | None = None) -> Figure:
+    """Eigenvalues of the embeddings' covariance, and of an untrained network's; SIGReg's aim is 1 for all."""
     with styled():
         figure = new_figure(5.4, 2.9)
         ax = figure.subplots()
         values = np.maximum(latent["spectrum"], 1e-8)
-        ax.plot(np.arange(1, len(values) + 1), values, color=BLUE)
+        ax.plot(np.arange(1, len(values) + 1), values, color=BLUE, label="trained")
         ax.axhline(1, color=GREY, lw=1, ls="--")
         title = f"Latent spectrum, effective rank {latent['effective_rank']:.1f} of {latent['dim']}"
         ax.set(title=title, xlabel="direction", ylabel="variance", yscale="log")
+        if untrained:
+            values, rank = np.maximum(untrained["spectrum"], 1e-8), untrained["effective_rank"]
+            ax.plot(np.arange(1, len(values) + 1), values, color=ORANGE, label=f"untrained, effective rank {rank:.1f}")
+            ax.legend()
     return figure
 
 

@@ -20,11 +20,10 @@ from lewm.probes.features import ModelReader, Table, device_of, extract
 from lewm.probes.frames import union
 from lewm.probes.horizon import horizon
 from lewm.probes.latent import describe_latent
-from lewm.probes.open_loop import Imagined, imagine, open_loop
+from lewm.probes.open_loop import imagine_or_why_not, open_loop
 from lewm.probes.parts import Plan, plan
 from lewm.probes.probe_figures import figures_of, quality_figure
 from lewm.probes.quantities import Reading, Values, observe, read_both, score_controls
-from lewm.probes.seams import Model
 from lewm.probes.setting import Setting, fits, on_device, prepare
 from lewm.probes.several import choose
 from lewm.probes.targets import Quantity, load_quantities
@@ -114,7 +113,7 @@ def examine(
     others = tuple(layer for layer in layers if layer != "embedding")
     table = look(setting, source, how, values, ("embedding", *others), cache)
     measured, readings = measure(table, values, how, others, seed)
-    imagined, note = imagine_or_why_not(model, source, how)
+    imagined, note = imagine_or_why_not(model, source, how.test)
     windows = open_loop(imagined, seed=seed) if imagined else []
     ahead = {r["linear"].values.quantity.name: r["linear"] for r in readings}
     ahead = {name: horizon(source, r, imagined, seed=seed) if imagined else [] for name, r in ahead.items()}
@@ -162,11 +161,3 @@ def measure(
             found = read_both(table, each, how, layer, seed=seed)
             layers[layer]["targets"][name] = {probe: reading.score(seed=seed) for probe, reading in found.items()}
     return {"targets": targets, "layers": layers}, readings
-
-
-def imagine_or_why_not(model: Model, source: Source, how: Plan) -> tuple[Imagined | None, str | None]:
-    """Rollouts on the measured episodes, or none and the reason where they are too short."""
-    try:
-        return imagine(model, source, how.test), None
-    except UserError as error:
-        return None, str(error)

@@ -14,12 +14,12 @@ import numpy as np
 from lewm import checkpoint as checkpoints
 from lewm.errors import UserError
 from lewm.paths import make_folder
-from lewm.probes import html, plots, report_plan, report_probe, report_surprise
+from lewm.probes import html, plots, report_look, report_plan, report_probe, report_surprise
 from lewm.probes.provenance import Checkpoint, newest_checkpoint, origin, outdated
 from lewm.probes.results import plain, write_text
 from lewm.probes.verdict import Verdict, judge, key_figures
 
-EVALUATIONS = ("probe", "surprise", *report_plan.FOLDERS)
+EVALUATIONS = ("probe", "surprise", "look", *report_plan.FOLDERS)
 PANELS = {
     "Loss": ("train/loss", "val/loss"),
     "Prediction": ("train/pred_loss", "val/pred_loss", "val/copy_last"),
@@ -94,6 +94,7 @@ def report(run_folder: str | Path) -> Path:
         open_loop_section(known),
         probe_section(known),
         surprise_section(known),
+        look_section(known),
         plan_section(known),
         reproduce_section(known),
     ]
@@ -255,6 +256,15 @@ def surprise_section(known: Known) -> str:
         return not_yet(title, known, "surprise")
     parts = report_surprise.parts(result, known.run / "report/surprise")
     return html.section(title, about_result(known, "surprise"), *parts)
+
+
+def look_section(known: Known) -> str:
+    """What the latent space looks like."""
+    title, result = "Latent space", known.results.get("look")
+    if result is None:
+        return not_yet(title, known, "look")
+    parts = report_look.parts(result, known.run / "report/look")
+    return html.section(title, about_result(known, "look"), *parts)
 
 
 def plan_section(known: Known) -> str:
