@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,7 @@ def peer_python() -> Path:
     return python
 
 
+@cache
 def guard() -> None:
     """In the peer's process: the same guard against a torchvision that does not fit torch, before it is imported."""
     spec = importlib.util.spec_from_file_location("_compat", ROOT / "lewm" / "_compat.py")
