@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lewm.datasets.datamodule import ClipDataModule
     from lewm.datasets.schema import open_source
     from lewm.errors import UserError
+    from lewm.hub import HubModel
     from lewm.model.world_model import WorldModel
     from lewm.module import LeWM
 
@@ -26,12 +27,14 @@ _HOMES = {
     "ClipDataModule": "lewm.datasets.datamodule",
     "open_source": "lewm.datasets.schema",
     "UserError": "lewm.errors",
+    "HubModel": "lewm.hub",
     "WorldModel": "lewm.model.world_model",
     "LeWM": "lewm.module",
 }
 __all__ = [
     "ClipBatch",
     "ClipDataModule",
+    "HubModel",
     "Interface",
     "LeWM",
     "UserError",

@@ -14,7 +14,8 @@ def parse(function: Callable[..., None], positional: tuple[str, ...], argv: list
     from jsonargparse import ArgumentError, ArgumentParser
 
     about = (function.__doc__ or "").split("\n\n    Args:")[0]
-    parser = ArgumentParser(prog=f"lewm {function.__name__}", description=about, exit_on_error=False)
+    command = function.__name__.rstrip("_")  # one is named by a word that Python keeps for itself
+    parser = ArgumentParser(prog=f"lewm {command}", description=about, exit_on_error=False)
     parser.add_function_arguments(function, as_group=False, skip=set(positional))
     several = {name for name, p in signature(function).parameters.items() if p.annotation == "list[str]"}
     for name in positional:
@@ -24,7 +25,7 @@ def parse(function: Callable[..., None], positional: tuple[str, ...], argv: list
         values = parser.parse_args(_bare_flags(function, [_spelled(word) for word in argv]))
     except ArgumentError as error:
         line = " ".join(str(error).split())
-        raise UserError(f"{line}; see `lewm {function.__name__} --help`") from error
+        raise UserError(f"{line}; see `lewm {command} --help`") from error
     arguments = {name: values[name] for name in signature(function).parameters}
     for name, value in arguments.items():
         if isinstance(value, int) and value < 0:

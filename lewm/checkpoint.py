@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import warnings
-import zipfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +16,7 @@ from lewm.clip import Interface
 from lewm.errors import UserError
 from lewm.model.world_model import WorldModel
 from lewm.paths import written_atomically
+from lewm.weights import WEIGHTS, are_plain, is_model_folder, read_model, read_torch
 
 FORMAT = 1
 
@@ -63,10 +62,9 @@ def read(path: str | Path) -> dict[str, Any]:
     """Content of a checkpoint file; only tensors and plain values are ever loaded, and only if every checksum holds."""
     path = Path(path)
     try:
-        _check_every_byte(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols of foreign files
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_model(path) if path.name == WEIGHTS else read_torch(path)
+    except UserError:
+        raise
     except Exception as error:  # whatever hostile bytes make of torch's reader
         raise UserError(f"not a readable checkpoint: {path}; it may be damaged or of another tool") from error
     if not isinstance(content, dict) or "lewm" not in content or "state_dict" not in content:
@@ -74,38 +72,17 @@ def read(path: str | Path) -> dict[str, Any]:
     about = content["lewm"]
     if not isinstance(about, dict) or not isinstance(about.get("format"), int) or "interface" not in about:
         raise UserError(f"not a readable checkpoint: {path}; its description of the model is damaged")
-    if not _are_plain(content["state_dict"]):
+    if not are_plain(content["state_dict"]):
         raise UserError(f"not a readable checkpoint: {path}; its weights are not the tensors that it holds")
     if about["format"] > FORMAT:
         raise UserError(f"{path} was written by lewm {about.get('version')}; install that version or later")
     return content
 
 
-def _are_plain(state: Any) -> bool:
-    """Whether these are tensors that take no more room than they have: one number may be shown as a terabyte of it."""
-    return isinstance(state, dict) and all(
-        isinstance(x, torch.Tensor)
-        and x.layout is torch.strided
-        and x.device.type == "cpu"
-        and x.nbytes <= x.untyped_storage().nbytes()
-        for x in state.values()
-    )
-
-
-def _check_every_byte(path: Path) -> None:
-    """ValueError where a part differs from its CRC-32, which torch writes but does not read, or would swell."""
-    with zipfile.ZipFile(path) as archive:
-        parts = archive.infolist()
-        stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)  # as torch writes them
-        if not stored or sum(part.file_size for part in parts) > path.stat().st_size:
-            raise ValueError("its parts are compressed or share bytes")
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"{damaged} differs from its checksum")
-
-
 def load(path: str | Path) -> WorldModel:
-    """The frozen world model of a checkpoint file, a run folder, or a folder of runs (then the newest valid one)."""
+    """The frozen world model of a checkpoint file, a run folder, a folder of runs (then the newest valid one), or an
+    exported folder.
+    """
     path = resolve(path)
     content, prefix = read(path), "model."
     try:
@@ -129,10 +106,15 @@ def untrained(model: WorldModel, seed: int) -> WorldModel:
 
 
 def resolve(path: str | Path) -> Path:
-    """The checkpoint meant by a file, a run folder or a folder of runs: the newest valid, saying what was skipped."""
+    """The checkpoint meant by a file, a run folder or a folder of runs: the newest valid, saying what was skipped.
+
+    Of an exported folder its weights.
+    """
     path = Path(path)
     if path.is_file():
         return path
+    if is_model_folder(path):
+        return path / WEIGHTS
     if not path.exists():
         raise UserError(f"no such checkpoint or run: {path}")
     found, skipped = newest_valid(path)

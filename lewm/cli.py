@@ -30,6 +30,8 @@ Train, probe and test world models on offline pixel trajectories.
   look       the latent space made visible: decoded frames, imagined rollouts, maps, attention
   plan       goal-reaching in latent space, beside a random policy
   report     one HTML page of all that is known about a run
+  import     published weights to a run of ours
+  export     a model as safetensors, config and card, or for stable-worldmodel
   doctor     versions, devices, and what is wrong with this installation
 
 `lewm COMMAND --help` says more. Exit codes: 0 done, 2 the input or the machine is at fault, 3 a guard stopped the run,
@@ -409,6 +411,65 @@ def report(run: str) -> None:
     print(f"report: {write(_newest_run(run))}")
 
 
+def import_(
+    source: str,
+    out: str,
+    image_size: int | None = None,
+    frameskip: int | None = None,
+    history: int | None = None,
+    action_mean: str | None = None,
+    action_std: str | None = None,
+    data: str | None = None,
+    resize: bool = False,
+    encoder_heads: int | None = None,
+    predictor_heads: int | None = None,
+) -> None:
+    """Take published LeWM weights, also stable-worldmodel's; what no weight file says is asked for.
+
+    Example: lewm import weights.pt --out runs/pusht --image_size 224 --frameskip 5 --history 3 --data pusht.h5
+
+    Args:
+        source: a weight file (.pt or .safetensors), or a folder of one with its config.json.
+        out: run folder to write, for lewm.load and all other commands.
+        image_size: side of the frames the encoder sees; null for what the config says, here and below.
+        frameskip: environment steps between two frames, which make one block of actions.
+        history: frames the predictor sees.
+        action_mean: mean of each action dimension in training, by commas, as --action_mean=-0.1,0.2.
+        action_std: their standard deviations, by commas.
+        data: data set of whose training split both are computed instead.
+        resize: accept frames of another size and resize them.
+        encoder_heads: attention heads of the encoder; null for the config's, else heads 64 wide as the paper's.
+        predictor_heads: the same of the predictor.
+    """
+    given = dict(locals())
+    from lewm.importing import import_weights as run
+
+    for name in ("action_mean", "action_std"):
+        given[name] = None if given[name] is None else _numbers(given[name], f"--{name}")
+    print(f"written: {run(given.pop('source'), given.pop('out'), **given)}")
+
+
+def export(
+    checkpoint: str,
+    out: str,
+    format: Literal["lewm", "stable-worldmodel"] = "lewm",
+    spelling: Literal[5, 4] = 5,
+) -> None:
+    """Write a model as a folder that others can load: weights, config and a model card.
+
+    Example: lewm export runs/demo --out demo_model
+
+    Args:
+        checkpoint: a checkpoint, a run folder, or a folder of runs.
+        out: folder to write, for lewm.load and the Hugging Face Hub.
+        format: lewm (safetensors), or stable-worldmodel for its load_pretrained.
+        spelling: with stable-worldmodel, by which version of transformers the encoder's weights are named.
+    """
+    from lewm.export import export as run
+
+    print(f"written: {run(checkpoint, out, form=format, spelling=spelling)}")
+
+
 def doctor() -> None:
     """Print versions, devices, and what is wrong with this installation."""
     from lewm.doctor import diagnose
@@ -425,6 +486,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "look": look,
     "plan": plan,
     "report": report,
+    "import": import_,
+    "export": export,
     "doctor": doctor,
 }
 POSITIONAL = {
@@ -436,6 +499,8 @@ POSITIONAL = {
     "look": ("checkpoint",),
     "plan": ("checkpoint",),
     "report": ("run",),
+    "import": ("source",),
+    "export": ("checkpoint",),
 }
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -480,6 +545,13 @@ def _dispatch(argv: list[str]) -> int:
 
     COMMANDS[command](**parse(COMMANDS[command], POSITIONAL.get(command, ()), rest))
     return 0
+
+
+def _numbers(words: str, flag: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words.split(","))
+    except ValueError as error:
+        raise UserError(f"{flag} is {words!r}; give numbers by commas, as {flag}=-0.1,0.2") from error
 
 
 def _newest_run(path: str) -> Path:

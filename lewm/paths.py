@@ -69,6 +69,29 @@ def written_atomically(
         _unfinished.discard(mine)
 
 
+@contextmanager
+def folder_atomically(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which takes its place on success and is removed on any error.
+
+    UserError where something stands at `path` already, an empty folder excepted.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is there already and is not empty; name another folder")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_folder(temporary)
+    try:
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        os.replace(temporary, path)
+        sync(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error, path.parent)} or choose another place") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 @atexit.register
 def _remove_unfinished() -> None:
     """A process that ends does not wait for its daemon threads, such as those that fetch shards ahead."""

@@ -260,6 +260,8 @@ def held_out(manifest: Manifest, source: Source, setting: Setting) -> tuple[bool
     fingerprint, and a copy that was coded, resized or cut is a copy.
     """
     interface, keys = setting.model.interface, {pair.episode for pair in manifest.pairs}
+    if not interface.fingerprint:
+        return None, "what the model was trained on is not known: its weights came from elsewhere"
     same = source.fingerprint() == interface.fingerprint
     training = source if same else trained_on(setting)
     what = f"other data than the model was trained on (fingerprint {source.fingerprint()})"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from published import golden, old_spelling, same
 from safetensors.torch import load_file
 
 from lewm.clip import Interface
 from lewm.errors import UserError
-from lewm.interop import from_published
+from lewm.interop import from_published, to_published
 from lewm.model.world_model import WorldModel
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,20 +71,7 @@ def test_embeddings_predictions_and_rollouts_equal_the_published_codes(name):
 
 def test_the_spelling_of_hugging_faces_version_4_is_read_too():
     _, new, _ = published("lewm_swm_0.1.1")
-    old = {}
-    for name, tensor in new.items():
-        for a, b in (
-            ("encoder.layers.", "encoder.encoder.layer."),
-            (".attention.q_proj.", ".attention.attention.query."),
-            (".attention.k_proj.", ".attention.attention.key."),
-            (".attention.v_proj.", ".attention.attention.value."),
-            (".attention.o_proj.", ".attention.output.dense."),
-            (".mlp.fc1.", ".intermediate.dense."),
-            (".mlp.fc2.", ".output.dense."),
-        ):
-            if name.startswith("encoder."):
-                name = name.replace(a, b)
-        old[name] = tensor
+    old = old_spelling(new)
     a, b = from_published(new), from_published(old)
     assert old.keys() != new.keys()
     assert a.keys() == b.keys()
@@ -93,3 +81,20 @@ def test_the_spelling_of_hugging_faces_version_4_is_read_too():
 def test_a_weight_without_counterpart_is_named():
     with pytest.raises(UserError, match=r"encoder\.gate\.weight"):
         from_published({"encoder.gate.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("name", ["lewm_swm_0.1.1", "lewm_swm_0.1.1_wide"])
+def test_weights_go_back_bit_for_bit_in_both_spellings(name):
+    new, _ = golden(name)
+    for theirs, version in ((new, 5), (old_spelling(new), 4)):
+        assert same(to_published(from_published(theirs), version), theirs)
+
+
+def test_an_encoder_that_is_no_plain_vit_has_no_place_there():
+    with pytest.raises(UserError, match=r"no place for encoder.backbone.reg_token"):
+        to_published({"encoder.backbone.reg_token": torch.zeros(1)})
+
+
+def test_a_key_without_its_query_is_named():
+    with pytest.raises(UserError, match="only 1 are there"):
+        from_published({"encoder.layers.0.attention.k_proj.weight": torch.zeros(2, 2)})
