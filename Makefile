@@ -33,8 +33,8 @@ test: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest
 
-# Collects Two-Room, trains on the CPU, probes, shows the impossible, plans on episodes of another seed, and names
-# report.html: minutes on two cores.
+# Collects Two-Room, trains on the CPU, probes, shows the impossible, plans on episodes of another seed, looks inside,
+# and names report.html: minutes on two cores.
 demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/lewm collect two_room --out $(DEMO)/data --episodes 500 --image-size 32 --workers 2 --seed $(SEED)
@@ -46,6 +46,7 @@ demo: $(READY)
 	$(BIN)/lewm collect two_room --out $(DEMO)/goals --episodes 150 --image-size 32 --workers 2 --seed 2000$(SEED)
 	$(BIN)/lewm plan $(DEMO)/runs/seed$(SEED) --env two_room --data $(DEMO)/goals --split all --protocol moderate \
 	  --pairs 30 --seeds 1 --seed $(SEED)
+	$(BIN)/lewm look $(DEMO)/runs/seed$(SEED) --data $(DEMO)/data --seed $(SEED)
 	$(BIN)/lewm report $(DEMO)/runs/seed$(SEED)
 
 # make bench DATA=DIR, a folder with example files that stable-worldmodel wrote: everything that is measured beside it,
