@@ -1,4 +1,4 @@
-"""Every page of docs/tutorials does what it says: its blocks run, in their order, in an empty folder.
+"""Every page of docs/tutorials does what it says: its blocks run, in their order, in a folder with what is `GIVEN`.
 
 A block marked `sh` or `python` is run as it stands; one with a title (```python title="robot.py") is written to a
 file of that name.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 BLOCK = re.compile(r'^```(sh|python|yaml)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 PROGRAMS = {"sh": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}
-SECONDS = 600
+GIVEN = {"lerobot": {"my_robot": ROOT / "tests/data/foreign/lerobot_v30"}}  # what lies in the folder at the start
+SECONDS = 1200
 
 
 class Block(NamedTuple):
@@ -71,6 +73,8 @@ def environment(tmp_path) -> dict[str, str]:
 def test_a_tutorial_does_what_it_says(page, environment, tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
+    for name, source in GIVEN.get(page.stem, {}).items():
+        shutil.copytree(source, folder / name)
     follow(page.read_text(encoding="utf-8"), folder, environment)
 
 
