@@ -147,7 +147,7 @@ def giant_manifest(rng: np.random.Generator, folder: Path) -> str:
 def giant_array(rng: np.random.Generator, folder: Path) -> str:
     """An array or a container of a shard declares more than it holds; checksums, and perhaps the manifest, agree."""
     source = ShardSource(folder)
-    tar, members = source._episodes[int(rng.integers(EPISODES))]
+    tar, members = source.located(int(rng.integers(EPISODES)))
     ext = list(members)[int(rng.integers(len(members)))]
     content, m = bytearray(tar.read_bytes()), members[ext]
     if ext == "frames.lwf":

@@ -98,7 +98,7 @@ def in_file(pattern: str, rng: np.random.Generator, folder: Path) -> str:
 def in_frames(rng: np.random.Generator, folder: Path) -> str:
     """A fault among the bytes of an episode's frames; its size stays, as a shard of another is refused unread."""
     source = ShardSource(folder)
-    tar, members = source._episodes[int(rng.integers(len(source.lengths)))]
+    tar, members = source.located(int(rng.integers(len(source.lengths))))
     member = next(m for ext, m in members.items() if ext.startswith("frames"))
     whole = tar.read_bytes()
     name, content = mutate(rng, whole[member.offset : member.offset + member.size])

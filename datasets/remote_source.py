@@ -58,7 +58,7 @@ class RemoteSource(ShardSource):
         """Nothing: a shard is compared with its sha256 when it comes."""
 
     def _bytes(self, episode: int, ext: str) -> memoryview:
-        tar = self._tar_of(episode)
+        tar, _ = self.located(episode)  # its index is compared before anything is read by it
         if ext == "action.npy" and tar not in self._maps and not self.cache.has(self._shards[tar]):
             try:
                 if tar not in self._actions:

@@ -44,7 +44,7 @@ class ShardSource:
     """See `schema.Source`. Shards are memory-mapped per process; maps are never pickled.
 
     Opening compares the manifest with the size of every shard. The indexes of more than 64 shards are each read when
-    an episode of theirs is first needed, and kept as arrays: a million episodes open in a second or two.
+    an episode of theirs is first needed, and kept as arrays, so that opening does not depend on their number.
     With `verify` at `sizes` each member's checksum is compared when it is first read, but that of frames: those of
     `zstd`, `zlib` and `png` have their own, those of `raw` and `jpeg` have none. `full` compares that of frames too.
     """
@@ -97,7 +97,7 @@ class ShardSource:
             try:
                 for e in (first, first + len(index) - 1):
                     self._check_meta(e)
-            except UserError:
+            except BaseException:  # whatever it was, what was not compared is not kept
                 del self._indexes[number]
                 raise
         return self._indexes[number]
@@ -160,8 +160,12 @@ class ShardSource:
 
     def _damage_of(self, episode: int) -> list[str]:
         everything = np.arange(self.lengths[episode])
+        try:
+            members = self.located(episode)[1]
+        except UserError as error:
+            return [str(error)]
         reads = [
-            *(partial(self._bytes, episode, ext) for ext in self.located(episode)[1]),
+            *(partial(self._bytes, episode, ext) for ext in members),
             partial(self.frames, episode, everything),
             partial(self.actions, episode),
             *(partial(self.column, name, episode) for name in self.columns),

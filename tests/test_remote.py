@@ -11,7 +11,7 @@ import torch
 from conftest import TINY_FLAGS, assert_same_content
 from folder_server import FOREVER, serving
 
-from lewm.datasets import remote
+from lewm.datasets import remote, tar_shards
 from lewm.datasets.convert import convert
 from lewm.datasets.datamodule import ClipDataModule
 from lewm.datasets.remote import ATTEMPTS, NotFetched, without_secrets
@@ -91,6 +91,13 @@ def test_where_the_server_knows_no_ranges_statistics_take_whole_shards(shards):
     with serving(shards, ranges=False) as server:
         assert module(server.url).interface == module(shards).interface
         assert max(n for name, n in server.whole.items() if name.endswith(".tar")) <= 2  # one to see that it sends all
+
+
+def test_an_index_is_compared_before_actions_are_read_by_it(server, monkeypatch):
+    monkeypatch.setattr(tar_shards, "AT_OPENING", 0)
+    monkeypatch.setattr(tar_shards.ShardSource, "_check_members", lambda *_: (_ for _ in ()).throw(UserError("other")))
+    with pytest.raises(UserError, match="other"):
+        open_source(server.url).actions(0)
 
 
 def test_ranges_that_came_damaged_are_asked_for_again(server, shards):

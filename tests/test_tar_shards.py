@@ -190,6 +190,17 @@ def test_indexes_of_many_shards_are_read_when_they_are_needed(shards, flat_file,
     assert sorted(asked) == sorted(tar.name for tar in shards.glob("*.tar"))
 
 
+@pytest.fixture
+def shards_of_two(flat_file, tmp_path, monkeypatch):
+    """Two shards or more, each index read when it is needed."""
+    from lewm.datasets import tar_shards
+
+    convert(flat_file, tmp_path / "late", codec="raw", shard_bytes=2**16)
+    assert len(list((tmp_path / "late").glob("*.tar"))) >= 2
+    monkeypatch.setattr(tar_shards, "AT_OPENING", 0)
+    return tmp_path / "late"
+
+
 def test_a_shard_exchanged_is_refused_too_where_its_index_is_read_late(write_flat, tmp_path, monkeypatch):
     from lewm.datasets import tar_shards
 
@@ -203,3 +214,27 @@ def test_a_shard_exchanged_is_refused_too_where_its_index_is_read_late(write_fla
     for _ in range(2):
         with pytest.raises(UserError, match="exchanged"):
             source.actions(0)
+
+
+def test_an_index_that_could_not_be_compared_is_not_kept(shards_of_two, monkeypatch):
+    source = open_source(shards_of_two)
+    with monkeypatch.context() as once:
+        once.setattr(ShardSource, "_check_meta", lambda *_: (_ for _ in ()).throw(OSError("no more files")))
+        with pytest.raises(OSError, match="no more files"):
+            source.actions(0)
+    compared = []
+    monkeypatch.setattr(ShardSource, "_check_meta", lambda _, episode: compared.append(episode))
+    source.actions(0)
+    assert compared
+
+
+def test_verify_goes_on_after_an_index_that_is_refused_late(shards_of_two):
+    source = open_source(shards_of_two)
+    last = len(source.lengths) - 1
+    for tar, members in (source.located(0), source.located(last)):
+        with tar.open("r+b") as file:
+            file.seek(members["meta.json"].offset + 2)
+            file.write(b"#")
+    lines = list(open_source(shards_of_two).damage())
+    for tar in (source.located(0)[0], source.located(last)[0]):
+        assert sum(tar.name in line for line in lines) >= 2, lines  # its checksum, and the episode
