@@ -61,6 +61,14 @@ def test_in_inference_mode_the_threads_are_too_and_elsewhere_not():
         assert all(modes())
 
 
+def test_the_threads_compute_in_the_callers_precision(tiny_model):
+    whole = problem_of(tiny_model)
+    u = candidates(whole)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(replace(whole, threads=2).costs(u), whole.costs(u), rtol=1e-5, atol=1e-5)
+        assert (whole.costs(u) - torch.autocast("cpu", enabled=False)(whole.costs)(u)).abs().max() > 1e-3
+
+
 def test_parts_come_back_in_order_whichever_is_done_first():
     first = threading.Event()
 

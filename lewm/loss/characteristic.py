@@ -25,7 +25,9 @@ WHOLE = 2**24
 def characteristic_sums(
     x: Float[Tensor, "b m"], weight: Float[Tensor, " b"], *, first: float, gap: float, knots: int
 ) -> Float[Tensor, "2 m knots"]:
-    """sum_b w_b cos(t_k x_bm) and sum_b w_b sin(t_k x_bm) for t_k = first + k gap; float64 where the device has it.
+    """sum_b w_b cos(t_k x_bm) and sum_b w_b sin(t_k x_bm) for t_k = first + k gap.
+
+    Sums of pieces are added in float64 where the device has it.
 
     Its gradient goes to `x` alone: sum_k t_k w_b (-g0_mk sin(t_k x_bm) + g1_mk cos(t_k x_bm)), once differentiable.
     """
@@ -39,13 +41,14 @@ class _Sums(torch.autograd.Function):
         ctx.grid = (first, gap, knots)
         # totals: (knots, m real and imaginary parts in turn)
         totals = torch.zeros(knots, 2 * x.shape[1], device=x.device, dtype=for_sums(x.device))
-        for rows in _pieces(x):
-            turn = _exp_i(gap * x[rows])
-            z = _exp_i(first * x[rows])
-            for k in range(knots):
-                if k > 0:
-                    z *= turn
-                totals[k] += weight[rows] @ torch.view_as_real(z).flatten(1)
+        with torch.autocast(x.device.type, enabled=False):  # the products would lose all but three digits
+            for rows in _pieces(x):
+                turn = _exp_i(gap * x[rows])
+                z = _exp_i(first * x[rows])
+                for k in range(knots):
+                    if k > 0:
+                        z *= turn
+                    totals[k] += weight[rows] @ torch.view_as_real(z).flatten(1)
         return totals.view(knots, -1, 2).permute(2, 1, 0)
 
     @staticmethod

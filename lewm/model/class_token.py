@@ -37,7 +37,8 @@ def _attend(attn: Attention, x: Float[Tensor, "b n e"]) -> Float[Tensor, "b 1 e"
     sizes, bias = (attn.attn_dim, 2 * attn.attn_dim), attn.qkv.bias
     wq, wkv = attn.qkv.weight.split(sizes)
     bq, bkv = (None, None) if bias is None else bias.split(sizes)
-    q = rearrange(F.linear(x[:, :1], wq, bq), "b n (h e) -> b h n e", h=attn.num_heads)
+    # A matrix: of more dimensions torch's order of summation depends on whether gradients are asked for.
+    q = rearrange(F.linear(x[:, 0], wq, bq), "b (h e) -> b h 1 e", h=attn.num_heads)
     k, v = rearrange(F.linear(x, wkv, bkv), "b n (two h e) -> two b h n e", two=2, h=attn.num_heads)
     q, k = attn.q_norm(q), attn.k_norm(k)
     weights = attn.attn_drop((q * attn.scale @ k.transpose(-2, -1)).softmax(dim=-1))

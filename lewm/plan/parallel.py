@@ -23,10 +23,12 @@ def in_threads(work: Work, parts: Sequence[Tensor], num: int) -> list[Tensor]:
     if num == 1 or len(parts) == 1:
         return [work(part) for part in parts]
     before, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    autocast, low = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     def one(part: Tensor) -> Tensor:
         torch.set_num_threads(1)
-        with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
+        # all three are a thread's own
+        with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", low, enabled=autocast):
             return work(part)
 
     try:

@@ -29,7 +29,8 @@ class Problem:
         cost: judges predictions, see `lewm.plan.cost`.
         space: bounds and scale of actions, on the device of `z`.
         noise: the random numbers of this plan.
-        chunk: most candidates, of all episodes together, that are rolled out at once; bounds memory, changes nothing.
+        chunk: most candidates, of all episodes together, that are rolled out at once; bounds memory (which
+            grows with the horizon too), changes nothing.
         threads: chunks are divided among so many threads, see `lewm.plan.parallel`; model and cost must bear that.
             Where gradients are asked for there is one.
     """
