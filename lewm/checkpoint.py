@@ -133,7 +133,7 @@ def _say_skipped(path: Path, written_ns: int) -> None:
 
 def _why_none(folder: Path, skipped: list[Path]) -> str:
     if not skipped:
-        return f"no checkpoint in {folder}; `lewm fit` writes them to RUN/checkpoints, `lewm import` makes one of others' weights"
+        return f"no checkpoint in {folder}; `lewm fit` and `lewm import` write them to RUN/checkpoints"
     why = f"no checkpoint in {folder} can be read: {', '.join(path.name for path in skipped)} are damaged"
     others = [path for path in sorted(skipped[0].parent.glob("*.ckpt")) if path not in skipped and is_valid(path)]
     return f"{why}; by its name {others[0]} can" if others else f"{why}; restore one"
