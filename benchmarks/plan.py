@@ -37,6 +37,7 @@ def awake(model: Any) -> None:
 def ours(given: Any) -> None:
     import torch
 
+    from lewm.allocator import keep_freed
     from lewm.clip import Interface
     from lewm.model.world_model import WorldModel
     from lewm.plan.cem import CEM
@@ -56,6 +57,8 @@ def ours(given: Any) -> None:
     awake(model)
     if given.side == "plain":
         model.take_plain_paths()
+    elif given.device == "cpu":
+        keep_freed()
     seen = frames(given)
     space = ActionSpace.of(interface, (-3.0,) * ACTIONS, (3.0,) * ACTIONS).to(given.device)
     solver = CEM(horizon=HORIZON, samples=SAMPLES, elites=ELITES, iterations=given.iterations)

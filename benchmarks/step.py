@@ -91,6 +91,10 @@ def lewm(given: Any, plain: bool) -> tuple[list[Any], Callable[[int, int], Any]]
 
 
 def ours(given: Any) -> None:
+    from lewm.allocator import keep_freed
+
+    if given.side != "plain" and given.device == "cpu":
+        keep_freed()  # as `lewm fit` does
     parameters, loss = lewm(given, given.side == "plain")
     steps = iter(range(10**9))
     train(parameters, lambda: loss(0, next(steps)), given)

@@ -390,7 +390,8 @@ def plan(
         batch: pairs planned for together; the noise does not depend on it, sums differ by rounding.
         films: pairs of which a film is kept, under the first seed: start, what happened, what was imagined, goal.
         plain: take none of the model's fast paths: the same to rounding, slower.
-        compile: compile encoder and predictor with torch.compile; on a CPU it needs a C++ compiler.
+        compile: compile encoder and predictor with torch.compile: minutes, for long plans on an accelerator. On a CPU
+            it needs a C++ compiler and gains nothing: candidates are then not divided among threads.
     """
     given = dict(locals())
     from lewm.probes.plan_run import plan as run

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lewm import checkpoint, runs
+from lewm.allocator import keep_freed
 from lewm.callbacks import PeakMemory, ProbeValidation, Throughput
 from lewm.datasets.datamodule import ClipDataModule
 from lewm.distributed import tells_of_a_lost_rank
@@ -218,6 +219,8 @@ def _fit(session: Session) -> int:
         trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: _begin(session, sheet)))  # type: ignore[attr-defined]
         lines = [f"run folder: {run.folder}", *_announcement(session.model.model, sheet, validates=validates)]
         print("\n".join(lines), flush=True)
+    if trainer.strategy.root_device.type == "cpu" and not session.model.objective["plain"]:
+        keep_freed()
     start = str(run.checkpoint) if run.checkpoint else None
     log = open_log(run.folder) if trainer.global_rank == 0 else None
     for line in lines:

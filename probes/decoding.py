@@ -22,7 +22,7 @@ SHOWN_PATHS = PATHS[:3]  # imagined, encoded, copy_last
 def score(errors: Errors, of_mean: Errors, episode: Int[np.ndarray, " n"], *, seed: int) -> dict[str, Any]:
     """Mean error with an interval over episodes, PSNR = -10 log10(MSE), and R2 = 1 - MSE / MSE of the mean frame."""
     mse, worst = float(errors.mean()), float(of_mean.mean())
-    interval = mean_interval(errors, episode, seed=seed)
+    interval = mean_interval(errors, episode, seed=seed, least=0.0)
     return {
         "mse": mse,
         "mse_ci95": interval.bounds,
@@ -65,7 +65,7 @@ def decoded_ahead(source: Source, imagined: Imagined, decoder: Decoder, *, seed:
         for row in found:
             t = windows.context - 1 + row["h"]
             errors = frame_errors(decoder.frames(z[:, t]), true[:, t])
-            interval = mean_interval(errors, windows.episode, seed=seed)
+            interval = mean_interval(errors, windows.episode, seed=seed, least=0.0)
             row |= {f"{path}_mse": float(errors.mean()), f"{path}_mse_ci95": interval.bounds}
     return found
 

@@ -83,7 +83,7 @@ def attended(
     near = around(places[inside], weights.shape[1:])  # type: ignore[arg-type]
     flat, own = rearrange(weights[inside], "n i j -> n (i j)"), rearrange(near, "n i j -> n (i j)")
     ratio = (flat * own).sum(axis=1) / np.maximum(flat.sum(axis=1), 1e-12) / own.mean(axis=1)
-    interval = mean_interval(ratio, episode[inside], seed=seed)
+    interval = mean_interval(ratio, episode[inside], seed=seed, least=0.0)
     return {"ratio": float(ratio.mean()), "ci95": interval.bounds, "n": int(inside.sum())}
 
 

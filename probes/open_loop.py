@@ -175,7 +175,7 @@ def summarise(errors: np.ndarray, episode: Int[np.ndarray, " w"], h: int, seed: 
     if len(episode) == 1:  # a single window has no other whose actions it could be given
         errors = np.where(np.array(ERRORS)[:, None] == "shuffled_action_mse", np.nan, errors)
     for name, values in zip(ERRORS, errors, strict=True):
-        interval = mean_interval(values, episode, seed=seed)
+        interval = mean_interval(values, episode, seed=seed, least=0.0)
         found |= {name: float(values.mean()), f"{name}_ci95": interval.bounds}
         found.setdefault("ci_method", interval.method)
     for name in ("copy_last", "zero_action", "shuffled_action"):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lewm import checkpoint as checkpoints
+from lewm.allocator import keep_freed
 from lewm.datasets.schema import Source, open_source
 from lewm.envs.predicates import Rules
 from lewm.envs.restored import Restored, restored_world
@@ -132,6 +133,8 @@ def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
     setting = prepare(path, io.out_folder(asked.out, [path], f"plan/{asked.protocol}"), asked.seed)
     if asked.plain:
         setting.model.take_plain_paths()
+    elif device_of(setting.model).type == "cpu":
+        keep_freed()
     if asked.compile:
         setting.model.compile_parts()
     source = open_source(asked.data)
@@ -185,7 +188,8 @@ def makers(
         space = ActionSpace.of(interface, world.low, world.high)
     cost = cost_of(asked.cost, asked.action_penalty, space)
     how = {"cost": cost, "execute": asked.execute, "budget": asked.rule.budget, "device": device_of(model)}
-    how["threads"] = 1 if asked.plain else torch.get_num_threads()
+    # what is compiled is compiled for one number of threads, by the first of them
+    how["threads"] = 1 if asked.plain or asked.compile else torch.get_num_threads()
 
     def make_mpc(seed: int) -> MPC:
         return MPC(model, planner, space, seed=seed, **how)

@@ -108,9 +108,16 @@ def transformed_interval(
 
 
 def mean_interval(
-    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], labels: Int[np.ndarray, " n"], *, seed: int = 0
+    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"],
+    labels: Int[np.ndarray, " n"],
+    *,
+    seed: int = 0,
+    least: float = -np.inf,
 ) -> Interval:
-    """Interval of the mean of all rows; below `FEW` episodes Student's t on the linearised ratio of sums."""
+    """Interval of the mean of all rows; below `FEW` episodes Student's t on the linearised ratio of sums.
+
+    It ends at the `least` value that a row can have, 0 of an error: what lies below covers nothing.
+    """
     values = np.asarray(values, dtype=np.float64)
     sums = sums_by_group(np.stack([values, np.ones_like(values)], axis=1), labels)
     if len(sums) >= FEW:
@@ -123,7 +130,7 @@ def mean_interval(
     num, mean = len(sums), values.mean()
     error = np.sqrt(num / (num - 1) * ((sums[:, 0] - mean * sums[:, 1]) ** 2).sum()) / sums[:, 1].sum()
     half = float(t.ppf((1 + LEVEL) / 2, num - 1) * error)
-    return Interval(float(mean) - half, float(mean) + half, "Student's t over episodes")
+    return Interval(max(float(mean) - half, least), float(mean) + half, "Student's t over episodes")
 
 
 def pearson_from_sums(sums: Float[np.ndarray, "r 6 c"]) -> Float[np.ndarray, " r"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from shutil import copytree
 
@@ -140,6 +142,20 @@ def test_the_plain_way_plans_the_same_and_each_way_is_noted(checkpoint, data, tm
     assert [result["plain"] for result in results] == [False, True] and len(ways) == 1
     fast, plain = ([row["least_distance"] for row in rows(tmp_path / name)] for name in ("false", "true"))
     assert [float(x) for x in fast] == pytest.approx([float(x) for x in plain], abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_plans_the_same_with_few_graphs(checkpoint, data, tmp_path):
+    # In processes of their own: the shape checks of tests cannot be compiled. Pairs are planned for by two, then by one.
+    few = ["--split=all", "--pairs=3", "--batch=2", "--seeds=1", "--films=0", "--horizon=4", "--iterations=3", *SHORT]
+    command = [sys.executable, "-m", "lewm", "plan", str(checkpoint), "--env=two_room", f"--data={data}", *few]
+    for name in ("false", "true"):
+        ask = [*command, f"--out={tmp_path / name}", f"--compile={name}"]
+        done = subprocess.run(ask, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "recompile_limit" not in done.stderr
+    plain, compiled = ([row["least_distance"] for row in rows(tmp_path / name)] for name in ("false", "true"))
+    assert [float(x) for x in compiled] == pytest.approx([float(x) for x in plain], abs=0.05)
 
 
 def test_the_action_penalty_draws_actions_to_their_mean():

@@ -1,7 +1,10 @@
 """AdaLN-zero and the transformer's shapes."""
 
+from copy import deepcopy
+
 import torch
 
+from lewm.model import predictor as module
 from lewm.model.predictor import Block, Predictor, Transformer
 
 
@@ -31,3 +34,13 @@ def test_positions_make_the_order_of_frames_matter():
     z, c = torch.randn(1, 3, 8), torch.randn(1, 1, 8).expand(1, 3, 8)
     swapped = predictor(z[:, [1, 0, 2]], c)[:, 2]
     assert (predictor(z, c)[:, 2] - swapped).abs().max() > 1e-3
+
+
+def test_a_copy_of_a_compiled_transformer_uses_its_own_weights(monkeypatch):
+    monkeypatch.setattr(module, "_compiled_extend", lambda: Transformer._extend)
+    model, z, c = Transformer(8, 8, 1, 2, 4, 16, 0.0).eval(), torch.randn(2, 1, 8), torch.randn(2, 1, 8)
+    model.compiles = True
+    copy = deepcopy(model)
+    torch.nn.init.normal_(copy.layers[0].adaLN_modulation[1].weight)
+    (mine, _), (its, _) = (one.extend(z, one.modulations(c), []) for one in (model, copy))
+    assert (mine - its).abs().max() > 1e-3

@@ -42,6 +42,7 @@ LEVELS = {  # a module may import what stands at a lower level, or within its ow
     "clip": 0,
     "distributed": 0,
     "errors": 0,
+    "allocator": 0,
     "paths": 1,
     "job": 1,
     "arguments": 1,

@@ -134,6 +134,13 @@ def test_clopper_pearson_equals_scipys_exact_interval():
     assert np.allclose(st.clopper_pearson(7, 20).bounds, [exact.low, exact.high])
 
 
+def test_an_interval_of_errors_of_few_episodes_ends_at_zero():
+    errors, episode = np.array([0.1, 0.1, 2.0]), np.array([0, 1, 2])
+    free, ended = (st.mean_interval(errors, episode, **least) for least in ({}, {"least": 0.0}))
+    assert free.low < 0 == ended.low
+    assert ended.high == free.high
+
+
 def test_wilson_interval_equals_scipys():
     for hits in (0, 7, 20):
         wilson = stats.binomtest(hits, 20).proportion_ci(method="wilson")

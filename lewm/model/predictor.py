@@ -5,7 +5,9 @@ Its parameter names are those of the published checkpoints (see `lewm.interop`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -138,6 +140,7 @@ class Transformer(nn.Module):
         self.output_proj = nn.Identity() if same else nn.Linear(width, embed_dim)
         self.layers = nn.ModuleList(Block(width, heads, head_dim, mlp, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+        self.compiles = False  # whether `extend` is compiled, by torch.compile
 
     def forward(self, x: Float[Tensor, "b t d"], c: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         x, c = self.input_proj(x), self.cond_proj(c)
@@ -154,12 +157,26 @@ class Transformer(nn.Module):
         self, x: Float[Tensor, "b t d"], modulations: list[Float[Tensor, "b t m"]], held: list[Held]
     ) -> tuple[Float[Tensor, "b 1 d"], list[Held]]:
         """Output at the last of the frames `x`, which follow those held in each layer (none: an empty list)."""
+        if not self.compiles:
+            return self._extend(x, modulations, held)
+        # A graph is compiled for one offset into memory; parts of a tensor have others at every step.
+        return _compiled_extend()(self, x, [m.clone(memory_format=torch.contiguous_format) for m in modulations], held)
+
+    def _extend(
+        self, x: Float[Tensor, "b t d"], modulations: list[Float[Tensor, "b t m"]], held: list[Held]
+    ) -> tuple[Float[Tensor, "b 1 d"], list[Held]]:
         x, kept = self.input_proj(x), []
         for i, (layer, modulation) in enumerate(zip(self.layers, modulations, strict=True)):
             last = i == len(self.layers) - 1
             x, one = layer.extend(x, modulation, held[i] if held else None, last)  # type: ignore[operator]
             kept.append(one)
         return self.output_proj(self.norm(x)), kept
+
+
+@cache
+def _compiled_extend() -> Callable[..., tuple[Tensor, list[Held]]]:
+    # For any number of candidates: the last chunk has its own, and torch keeps no more than eight graphs.
+    return torch.compile(Transformer._extend, dynamic=True)
 
 
 class Predictor(nn.Module):
