@@ -146,7 +146,7 @@ def test_the_plain_way_plans_the_same_and_each_way_is_noted(checkpoint, data, tm
 
 @pytest.mark.slow
 def test_a_compiled_model_plans_the_same_with_few_graphs(checkpoint, data, tmp_path):
-    # In processes of their own: the shape checks of tests cannot be compiled. Pairs are planned for by two, then by one.
+    # In processes of their own: the shape checks of tests cannot be compiled. Pairs are planned by two, then by one.
     few = ["--split=all", "--pairs=3", "--batch=2", "--seeds=1", "--films=0", "--horizon=4", "--iterations=3", *SHORT]
     command = [sys.executable, "-m", "lewm", "plan", str(checkpoint), "--env=two_room", f"--data={data}", *few]
     for name in ("false", "true"):
