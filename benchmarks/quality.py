@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 LEWM = [sys.executable, "-m", "lewm"]
+HISTORY = 3  # frames that the predictor sees, as in the paper
 
 
 def seconds_until(metrics: Path, step: int, batch: int) -> float:
@@ -36,7 +37,8 @@ def train(given: argparse.Namespace, frames: int) -> Path:
     folder = given.runs / f"frames{frames}"
     flags = [f"--data.path={given.data}", f"--data.num_frames={frames}", f"--data.global_batch={batch}"]
     flags += [f"--trainer.default_root_dir={folder}", f"--checkpoint_every={given.every}", "--keep=100000"]
-    subprocess.run([*LEWM, "fit", *flags, *given.flags], check=True)
+    flags += [f"--model.history={HISTORY}"]  # longer clips give more windows, not longer ones
+    subprocess.run([*LEWM, "fit", *given.flags, *flags], check=True)
     return max(folder.rglob("metrics.csv"), key=lambda file: file.stat().st_mtime).parent
 
 

@@ -13,7 +13,8 @@ import pytest
 from conftest import TINY_FLAGS, flat_columns
 from lightning.pytorch.callbacks import Callback
 
-from lewm.cli import COMMANDS, HELP, TRAINER_COMMANDS, main
+from lewm.cli import HELP, TRAINER_COMMANDS, main
+from lewm.commands import COMMANDS
 from lewm.datasets.datamodule import ClipDataModule
 from lewm.datasets.split import part_of
 
