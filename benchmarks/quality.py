@@ -38,7 +38,7 @@ def train(given: argparse.Namespace, frames: int) -> Path:
     flags = [f"--data.path={given.data}", f"--data.num_frames={frames}", f"--data.global_batch={batch}"]
     flags += [f"--trainer.default_root_dir={folder}", f"--checkpoint_every={given.every}", "--keep=100000"]
     flags += [f"--model.history={HISTORY}"]  # longer clips give more windows, not longer ones
-    subprocess.run([*LEWM, "fit", *given.flags, *flags], check=True)
+    subprocess.run([*LEWM, "fit", *flags, *given.flags], check=True)
     return max(folder.rglob("metrics.csv"), key=lambda file: file.stat().st_mtime).parent
 
 

@@ -11,19 +11,24 @@ import ctypes
 import os
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # names of mallopt's parameters in glibc's malloc.h
-OWN = ("MALLOC_", "GLIBC_TUNABLES")  # by which the user says what the allocator is to do
+SETTINGS = {
+    MMAP_THRESHOLD: 2**25,  # bytes; the most that every glibc takes, and what is larger still goes back
+    TRIM_THRESHOLD: 2**31 - 1,
+    TOP_PAD: 2**26,
+}
+OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
 def keep_freed() -> bool:
-    """Have glibc keep what this process frees; whether it does.
+    """Have glibc keep what is freed, as long as the process lives; whether it took the settings.
 
-    Not where the environment has settings of the allocator, nor with another C library.
+    Memory then stays at its peak, also in workers forked later. Not where the environment has settings of these, nor
+    with another C library.
     """
-    if any(name.startswith(OWN) for name in os.environ):
+    if any(name in os.environ for name in OWN) or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # no such function; no such library
         return False
-    settings = {MMAP_THRESHOLD: 2**30, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**26}  # bytes
-    return all(mallopt(name, value) for name, value in settings.items())
+    return all([mallopt(name, value) for name, value in SETTINGS.items()])

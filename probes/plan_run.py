@@ -188,7 +188,7 @@ def makers(
         space = ActionSpace.of(interface, world.low, world.high)
     cost = cost_of(asked.cost, asked.action_penalty, space)
     how = {"cost": cost, "execute": asked.execute, "budget": asked.rule.budget, "device": device_of(model)}
-    # what is compiled is compiled for one number of threads, by the first of them
+    # a compiled graph has the number of threads of its first call, so candidates are then not divided among threads
     how["threads"] = 1 if asked.plain or asked.compile else torch.get_num_threads()
 
     def make_mpc(seed: int) -> MPC:

@@ -169,7 +169,7 @@ def drift(found: Evaluation, labels: Int[np.ndarray, " p"], *, seed: int = 0) ->
     result = []
     for n in np.unique(ahead):
         own = ahead == n
-        interval = mean_interval(values[own], groups[own], seed=seed)
+        interval = mean_interval(values[own], groups[own], seed=seed, least=0.0)
         quantiles = np.quantile(values[own], [0.1, 0.5, 0.9]).tolist()
         result.append(
             {"block": int(n), "seen": int(own.sum()), "mean": float(values[own].mean()), "ci95": interval.bounds}

@@ -209,13 +209,16 @@ def test_shards_and_file_train_to_the_same_weights(data, tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_plain_way_trains_to_the_same_losses(data, tmp_path):
+def test_the_plain_way_trains_to_the_same_losses(data, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr("lewm.fit.keep_freed", lambda: kept.append("of the fast way"))
     flags = ("--trainer.max_steps=8", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1")
     for name in ("false", "true"):
         fit(data, tmp_path / name, *flags, f"--model.plain={name}")
     fast, plain = (losses(run_of(tmp_path / name)) for name in ("false", "true"))
     assert fast == pytest.approx(plain, rel=1e-5)
     assert fast != plain  # the switch does something
+    assert kept == ["of the fast way"]
 
 
 @pytest.mark.slow

@@ -133,13 +133,15 @@ def test_settings_reach_the_solver_and_the_cost_and_what_is_missing_is_said(chec
 
 
 def test_the_plain_way_plans_the_same_and_each_way_is_noted(checkpoint, data, tmp_path, monkeypatch):
-    ways, take = [], WorldModel.take_plain_paths
+    ways, kept, take = [], [], WorldModel.take_plain_paths
     monkeypatch.setattr(WorldModel, "take_plain_paths", lambda model: ways.append(take(model)))
+    monkeypatch.setattr("lewm.probes.plan_run.keep_freed", lambda: kept.append("of the fast way"))
     few, results = ["--split", "all", "--pairs", "6", "--seeds", "1", "--films", "0", "--horizon", "4"], []
     for plain in ("false", "true"):
         assert plan(checkpoint, data, tmp_path / plain, *few, "--plain", plain) == 0
         results.append(json.loads((tmp_path / plain / "result.json").read_text()))
     assert [result["plain"] for result in results] == [False, True] and len(ways) == 1
+    assert kept == ["of the fast way"]
     fast, plain = ([row["least_distance"] for row in rows(tmp_path / name)] for name in ("false", "true"))
     assert [float(x) for x in fast] == pytest.approx([float(x) for x in plain], abs=0.05)
 

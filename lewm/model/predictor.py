@@ -130,6 +130,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Blocks and a final LayerNorm; linear maps before and after where the embedding's width is not its own."""
 
+    extends_compiled = False  # whether `extend` is compiled, by torch.compile, where there are no gradients
+
     def __init__(
         self, embed_dim: int, width: int, depth: int, heads: int, head_dim: int, mlp: int, dropout: float
     ) -> None:
@@ -140,7 +142,6 @@ class Transformer(nn.Module):
         self.output_proj = nn.Identity() if same else nn.Linear(width, embed_dim)
         self.layers = nn.ModuleList(Block(width, heads, head_dim, mlp, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.compiles = False  # whether `extend` is compiled, by torch.compile
 
     def forward(self, x: Float[Tensor, "b t d"], c: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         x, c = self.input_proj(x), self.cond_proj(c)
@@ -157,9 +158,10 @@ class Transformer(nn.Module):
         self, x: Float[Tensor, "b t d"], modulations: list[Float[Tensor, "b t m"]], held: list[Held]
     ) -> tuple[Float[Tensor, "b 1 d"], list[Held]]:
         """Output at the last of the frames `x`, which follow those held in each layer (none: an empty list)."""
-        if not self.compiles:
+        # torch keeps eight graphs: none is spent on a single candidate, nor on gradients.
+        if not self.extends_compiled or len(x) == 1 or torch.is_grad_enabled():
             return self._extend(x, modulations, held)
-        # A graph is compiled for one offset into memory; parts of a tensor have others at every step.
+        # Each is for one offset into memory; parts of a tensor have another one at every step.
         return _compiled_extend()(self, x, [m.clone(memory_format=torch.contiguous_format) for m in modulations], held)
 
     def _extend(
@@ -175,8 +177,7 @@ class Transformer(nn.Module):
 
 @cache
 def _compiled_extend() -> Callable[..., tuple[Tensor, list[Held]]]:
-    # For any number of candidates: the last chunk has its own, and torch keeps no more than eight graphs.
-    return torch.compile(Transformer._extend, dynamic=True)
+    return torch.compile(Transformer._extend, dynamic=True)  # for any number of candidates
 
 
 class Predictor(nn.Module):

@@ -110,10 +110,13 @@ class WorldModel(nn.Module):
             getattr(self, name).copy_(torch.tensor(getattr(interface, name)))
 
     def compile_parts(self) -> None:
-        """Have encoder and predictor compiled when they are next called; the names of their weights stay."""
+        """Have encoder and predictor compiled when they are next called; the names of their weights stay.
+
+        Of a deep copy only rollouts are.
+        """
         for part in (self.encoder.backbone, self.predictor):
             part.compile()
-        self.predictor.transformer.compiles = True
+        self.predictor.transformer.extends_compiled = True
 
     def take_plain_paths(self) -> None:
         """Compute everything the plain way: slower, the same to rounding. For comparisons."""
