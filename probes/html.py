@@ -43,6 +43,7 @@ ul { margin: .4rem 0 .9rem; padding-left: 1.2rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }
+td:nth-child(2):last-child { white-space: normal; overflow-wrap: anywhere; min-width: 10rem; }
 thead th { white-space: normal; vertical-align: bottom; }
 tbody th { color: var(--text); padding-top: .9rem; }
 img { display: block; max-width: 100%; height: auto; margin: .9rem auto; background: #fff; border-radius: 8px; }

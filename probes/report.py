@@ -198,8 +198,10 @@ def data_section(known: Known) -> str:
             rows.append((part, ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())))
     try:
         interface = checkpoints.read(checkpoints.resolve(known.run))["lewm"]["interface"]
-        names = ("image_size", "frameskip", "history", "split_seed", "action_mean", "action_std")
+        names = ("image_size", "frameskip", "history", "split_seed")
         rows += [(name.replace("_", " "), interface[name]) for name in names if name in interface]
+        statistics = {name: interface[name] for name in ("action_mean", "action_std") if name in interface}
+        rows += [(name.replace("_", " "), ", ".join(f"{x:.4g}" for x in of)) for name, of in statistics.items()]
     except UserError as error:
         rows.append(("checkpoint", str(error)))
     note = (
