@@ -63,6 +63,12 @@ class Located:
         rows = [[(m.offset, m.size, m.crc32) for m in map(members.__getitem__, exts)] for members in index.values()]
         return cls(exts, np.array(rows, dtype=np.int64).reshape(len(rows), len(exts), 3))
 
+    def member(self, number: int, ext: str) -> Member:
+        """One of one sample; KeyError if there is none of that name."""
+        if ext not in self.exts:
+            raise KeyError(ext)
+        return Member(*self.numbers[number, self.exts.index(ext)].tolist())
+
     def members(self, number: int) -> dict[str, Member]:
         """Of one sample."""
         return {ext: Member(*numbers) for ext, numbers in zip(self.exts, self.numbers[number].tolist(), strict=True)}

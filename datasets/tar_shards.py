@@ -231,8 +231,8 @@ class ShardSource:
 
     def _bytes(self, episode: int, ext: str) -> memoryview:
         """A member's bytes in the map; when first read, its header and checksum are compared."""
-        tar, members = self.located(episode)
-        m = members[ext]
+        number = self._shard_of(episode)
+        tar, m = self._tars[number], self._located(number).member(episode - int(self._first[number]), ext)
         data = memoryview(self._map(tar))[m.offset : m.offset + m.size]
         if (episode, ext) not in self._checked:
             try:
