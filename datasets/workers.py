@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
 import time
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SENT_TO_ALL = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
+NOTICED_S = 0.2  # until a worker has noticed a signal
 NEWS_S = 1  # at most, between a worker's sockets being closed and its end being told
 GRACE_S = 30  # after SIGTERM, in which the run ends its batch, saves and ends its workers
 
@@ -25,6 +28,16 @@ def signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    atexit.unregister(_end_workers)
+    atexit.register(_end_workers)  # before multiprocessing's own, which asks once and waits
+
+
+def _end_workers() -> None:
+    """Ask workers once where the program ends with a loader in hand, so that when they are asked again none stays."""
+    daemons = [child for child in multiprocessing.active_children() if child.daemon]
+    for child in daemons:
+        child.terminate()
+    time.sleep(NOTICED_S if daemons else 0)
 
 
 def outlive_signals(worker: int) -> None:

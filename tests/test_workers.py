@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -49,3 +51,12 @@ def test_a_worker_killed_while_it_hands_over_a_batch_is_named(flat_file, monkeyp
     with pytest.raises(RuntimeError, match="DataLoader worker") as raised:
         next(batches)
     assert f"{killed[0]}" in str(raised.value)
+
+
+def test_a_script_that_ends_with_a_loader_in_hand_does_not_wait_for_its_workers(flat_file):
+    code = "import sys; from lewm.datasets import workers; from lewm.datasets.datamodule import ClipDataModule\n"
+    code += "workers.GRACE_S = 10**6\n"
+    code += "data = ClipDataModule(sys.argv[1], global_batch=4, num_frames=2, frameskip=1, num_workers=1)\n"
+    code += "batches = iter(data.train_dataloader()); next(batches)\n"
+    done = subprocess.run([sys.executable, "-c", code, str(flat_file)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and not done.stderr
