@@ -1,8 +1,8 @@
 """Memory that is freed stays with the process instead of going back to the system and being asked for again.
 
 Where a computation frees and allocates tensors of megabytes all the time, as every step on a CPU does, glibc gives each
-back at once, and the system clears every page of the next one: a tenth of the time of a CEM iteration on two cores
-(benchmarks/README.md).
+back at once, and the system clears every page of the next one: 80 to 110 ms of processor time in a CEM iteration of the
+paper's model (benchmarks/README.md).
 """
 
 from __future__ import annotations
