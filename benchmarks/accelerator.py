@@ -1,9 +1,9 @@
 """Everything that wants an accelerator, in one run. python benchmarks/accelerator.py FILE [--small] [--device cuda]
 
-FILE holds 224 x 224 frames. The paper's model in bfloat16: training beside the peer and with the real loader, the share
-of the matrix rate that it reaches, SIGReg alone, a whole CEM plan (300 candidates, 30 iterations, 5 blocks) alone and
-for 50 episodes. Each figure stands beside the floor that the measured matrix rate gives. With --small and --device cpu
-it says nothing about speed, but that it runs.
+FILE holds 224 x 224 frames. The paper's model, in bfloat16 where the hardware computes in it: training beside the peer
+and with the real loader, the share of the matrix rate that it reaches, SIGReg alone, a whole CEM plan (300 candidates,
+30 iterations, 5 blocks) alone and for 50 episodes. Each figure stands beside the floor that the measured matrix rate
+gives. With --small and --device cpu it says nothing about speed, but that it runs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from alternation import arguments, seconds, synchronized
-from floors import bandwidth, matrix_rate
+from alternation import add_precisions, arguments, precisions, seconds, synchronized
+from floors import bandwidth, matrix_rate, step_gflop
 
 HERE = Path(__file__).parent
 STEPS = 60
@@ -27,18 +27,6 @@ def asked(script: str, *flags: str) -> None:
     """Run another benchmark, its lines among ours."""
     print(f"\n{script} {' '.join(flags)}", flush=True)
     subprocess.run([sys.executable, HERE / script, *flags], check=True)
-
-
-def step_gflop(image: int, patch: int, clips: int, frames: int = 4) -> float:
-    """Multiplications and additions of a training step in 10^9: three times those of the forward pass."""
-    tokens, dim, depth = (image // patch) ** 2 + 1, 192, 12
-    block = tokens * 12 * dim**2 + 2 * tokens**2 * dim
-    last = tokens * 2 * dim**2 + 10 * dim**2 + 2 * tokens * dim
-    encoder = (tokens - 1) * 3 * patch**2 * dim + (depth - 1) * block + last
-    layer = dim * 3 * 1024 + 1024 * dim + 2 * dim * 2048 + 6 * dim**2
-    heads = 2 * 2048 * dim
-    a_clip = frames * (encoder + heads) + (frames - 1) * (6 * layer + heads)
-    return 3 * 2 * clips * a_clip / 1e9
 
 
 def sigreg_seconds(clips: int, device: str) -> float:
@@ -76,16 +64,15 @@ def data_wait(file: str, flags: list[str]) -> tuple[float, float]:
 def main() -> None:
     """All of it."""
     parser = arguments(__doc__)
+    add_precisions(parser)
     parser.set_defaults(device="cuda")
     parser.add_argument("file")
     parser.add_argument("--small", action="store_true")
     given: Any = parser.parse_args()
-    import torch
-
     clips, image, patch = (4, 32, 8) if given.small else (128, 224, 14)
-    dtype = torch.float32 if given.small else torch.bfloat16  # what a processor without bfloat16 units trains in
-    rate = matrix_rate(given.device, dtype, 2048 if given.small else 8192)
-    print(f"{given.device}: {rate:.0f} GFLOP/s in {dtype}, {bandwidth(given.device):.0f} GB/s")
+    precision = precisions(given)[-1]  # what `lewm fit` takes there by itself
+    rate = matrix_rate(given.device, precision, 2048 if given.small else 8192)
+    print(f"{given.device}: {rate:.0f} GFLOP/s in {precision}, {bandwidth(given.device):.0f} GB/s")
     work = step_gflop(image, patch, clips)
     print(
         f"a step of {clips} clips is {work:.0f} GFLOP: at least {1000 * work / rate:.1f} ms, "
@@ -93,7 +80,8 @@ def main() -> None:
     )
     print(f"SIGReg alone, forward and backward: {1000 * sigreg_seconds(clips, given.device):.2f} ms")
     size = [f"--device={given.device}", f"--image={image}", f"--patch={patch}", f"--rounds={given.rounds}"]
-    asked("step.py", *([] if given.small else ["--bf16"]), f"--clips={clips}", *size)
+    size += ["--precisions", precision]
+    asked("step.py", f"--clips={clips}", *size)
     for episodes in (1, 2 if given.small else 50):
         asked("plan.py", f"--iterations={2 if given.small else 30}", f"--episodes={episodes}", *size)
     speed, wait = data_wait(given.file, ["--trainer.accelerator=cpu", "--data.global_batch=4"] if given.small else [])

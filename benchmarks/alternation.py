@@ -126,6 +126,28 @@ def synchronized(device: str, work: Callable[[], Any]) -> Callable[[], Any]:
     return done
 
 
+def add_precisions(parser: argparse.ArgumentParser) -> None:
+    """`--precisions`: those in which sides are run; a side's name ends in its own."""
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("fp32", "bf16"),
+        help="float32, and autocast to bfloat16; without it, what the hardware computes in",
+    )
+
+
+def precisions(given: argparse.Namespace) -> list[str]:
+    """Those asked for; else float32, and bfloat16 where the hardware computes in it."""
+    from lewm.precision import MIXED, best_precision
+
+    return given.precisions or ["fp32", *(["bf16"] if best_precision(given.device) == MIXED else [])]
+
+
+def best_of(sides: dict[str, Side], name: str) -> Side:
+    """The fastest of the sides whose names begin so."""
+    return min((side for side in sides.values() if side.name.startswith(name)), key=lambda side: side.median())
+
+
 def peak_mib() -> float:
     """Largest resident size of this process so far."""
     import resource

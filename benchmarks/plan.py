@@ -1,15 +1,26 @@
 """A CEM search against the peer's: milliseconds an iteration. python benchmarks/plan.py [--episodes 50]
 
 The paper's model, 64 x 64 frames in patches of 8 unless told otherwise, 300 candidates of 5 blocks, 30 elites, from one
-frame, float32 on both sides; encoding the frame and the goal is included. Several episodes are planned for together on
-our side, and one after the other on the peer's, where more at once is no faster a plan.
+frame; encoding the frame and the goal is included. In float32, and where the hardware computes in bfloat16 in that too:
+of our side the rollouts (`lewm plan --precision bf16-mixed`), of the peer's all of it. Several episodes are planned for
+together on our side, and one after the other on the peer's, where more at once is no faster a plan.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from alternation import alternate, arguments, seconds, serve, synchronized, use_threads
+from alternation import (
+    add_precisions,
+    alternate,
+    arguments,
+    best_of,
+    precisions,
+    seconds,
+    serve,
+    synchronized,
+    use_threads,
+)
 from floors import matrix_rate
 from peer import guard
 
@@ -54,8 +65,9 @@ def ours(given: Any) -> None:
         action_std=(1.0,) * ACTIONS,
     )
     model = WorldModel(interface, encoder_kwargs={"patch_size": given.patch}).eval().to(given.device)
-    awake(model)
-    if given.side == "plain":
+    awake(model.requires_grad_(False))  # frozen, as `lewm.load` gives it
+    plain = given.side.startswith("plain")
+    if plain:
         model.take_plain_paths()
     elif given.device == "cpu":
         keep_freed()
@@ -64,7 +76,7 @@ def ours(given: Any) -> None:
     solver = CEM(horizon=HORIZON, samples=SAMPLES, elites=ELITES, iterations=given.iterations)
     noise = Noise(0, tuple(range(given.episodes)), 0, given.device)
     chunk, threads = (512, given.threads) if given.device == "cpu" else (16_384, 1)
-    if given.side == "plain":
+    if plain:
         threads = 1
 
     @torch.inference_mode()
@@ -81,6 +93,7 @@ def ours(given: Any) -> None:
             noise=noise,
             chunk=chunk,
             threads=threads,
+            mixed=given.side.endswith("bf16"),
         )
         solver.plan(problem)
 
@@ -123,7 +136,12 @@ def peer(given: Any) -> None:
     seen = (frames(given).float() / 255).permute(0, 1, 4, 2, 3)
     still = torch.zeros(given.episodes, 1, FRAMESKIP * ACTIONS, device=given.device)
     info = {"pixels": seen[:, :1], "goal": seen[:, 1:], "action": still}
-    serve(lambda: {"seconds": seconds(synchronized(given.device, lambda: solver.solve(dict(info))))})
+
+    def plan() -> None:
+        with torch.autocast(given.device, torch.bfloat16, enabled=given.side.endswith("bf16")):
+            solver.solve(dict(info))
+
+    serve(lambda: {"seconds": seconds(synchronized(given.device, plan))})
 
 
 def gflop(remembers: bool) -> float:
@@ -146,6 +164,7 @@ def gflop(remembers: bool) -> float:
 def main() -> None:
     """Run a side, or all of them."""
     parser = arguments(__doc__)
+    add_precisions(parser)
     parser.add_argument("--episodes", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--image", type=int, default=64)
@@ -153,14 +172,17 @@ def main() -> None:
     given = parser.parse_args()
     use_threads(given.threads)
     if given.side:
-        return (peer if given.side == "peer" else ours)(given)
-    sides = alternate(("ours", "plain", "peer") if given.episodes == 1 else ("ours", "peer"), given)
-    rate = matrix_rate(given.device)
+        return (peer if given.side.startswith("peer") else ours)(given)
+    kinds = ("ours", "plain", "peer") if given.episodes == 1 else ("ours", "peer")
+    sides = alternate([f"{kind}-{precision}" for precision in precisions(given) for kind in kinds], given)
+    rates = {precision: matrix_rate(given.device, precision) for precision in precisions(given)}
+    best = best_of(sides, "peer")
     for side in sides.values():
-        plan, work = side.median() / given.episodes, gflop(side.name == "ours")
+        kind, precision = side.name.split("-")
+        plan, work, rate = side.median() / given.episodes, gflop(kind == "ours"), rates[precision]
         print(
-            f"{side.name:6s} {1000 * plan:.0f} ms a plan, {1000 * plan / given.iterations:.1f} ms an iteration "
-            f"({side.spread()} s in all), {sides['peer'].median() / side.median():.2f} x the peer's speed; "
+            f"{side.name:10s} {1000 * plan:.0f} ms a plan, {1000 * plan / given.iterations:.1f} ms an iteration "
+            f"({side.spread()} s in all), {best.median() / side.median():.2f} x {best.name}'s speed; "
             f"{work:.0f} GFLOP an iteration, floor {1000 * work / rate:.0f} ms at {rate:.0f} GFLOP/s"
         )
 

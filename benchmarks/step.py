@@ -1,10 +1,10 @@
-"""A training step against the peer's: frames a second. python benchmarks/step.py [--bf16] [--compile]
+"""A training step against the peer's: frames a second. python benchmarks/step.py [--compile]
 
 The paper's model, 64 x 64 frames in patches of 8 and 32 clips of 4 frames unless told otherwise, dropout 0.1: forward,
-backward, clipping of the gradient, AdamW. Both sides get the same frames and actions; their losses are printed after as
-many steps, from weights of their own, so they agree only in size. With --losses 100 nothing is timed: our fast paths
-(with --bf16 in bfloat16) and the plain way in float32 are trained from the same weights on the same fresh clips, and
-what is printed is how far their losses are apart.
+backward, clipping of the gradient, AdamW; in float32, and on both sides in bfloat16 too where the hardware computes in
+it. Both sides get the same frames and actions; their losses are printed after as many steps, from weights of their own,
+so they agree only in size. With --losses 100 nothing is timed: our fast paths, in each precision, and the plain way in
+float32 are trained from the same weights on the same fresh clips, and it says how far their losses are apart.
 """
 
 from __future__ import annotations
@@ -13,9 +13,21 @@ import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
-from alternation import alternate, arguments, seconds, serve, synchronized, use_threads
+from alternation import (
+    add_precisions,
+    alternate,
+    arguments,
+    best_of,
+    precisions,
+    seconds,
+    serve,
+    synchronized,
+    use_threads,
+)
+from floors import matrix_rate, step_gflop
 from peer import guard
 
 FRAMES, DIM, FRAMESKIP, ACTIONS = 4, 192, 5, 2
@@ -35,17 +47,17 @@ def clips(given: Any, seed: int = 0) -> tuple[Any, Any]:
     return (255 * blobs[..., None] * colours).to(given.device, torch.uint8), actions.to(given.device)
 
 
-def stepper(parameters: list[Any], losses: Callable[[], Any], given: Any) -> Callable[[], Any]:
-    """A training step, which gives its loss."""
+def stepper(parameters: list[Any], losses: Callable[..., Any], given: Any) -> Callable[..., Any]:
+    """A training step, which gives its loss; it takes what `losses` takes."""
     import torch
 
     optimizer = torch.optim.AdamW(parameters, lr=5e-5, weight_decay=1e-3)
-    context = torch.autocast(given.device, torch.bfloat16) if given.bf16 else nullcontext()
+    context = torch.autocast(given.device, torch.bfloat16) if given.side.endswith("bf16") else nullcontext()
 
-    def step() -> Any:
+    def step(*which: int) -> Any:
         optimizer.zero_grad()
         with context:
-            loss = losses()
+            loss = losses(*which)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -83,7 +95,7 @@ def lewm(given: Any, plain: bool) -> tuple[list[Any], Callable[[int, int], Any]]
     )
     module = LeWM(interface, sigreg_weight=LAMBDA, plain=plain, encoder_kwargs={"patch_size": given.patch})
     module = module.train().to(given.device)
-    if given.side == "compiled":
+    if given.side.startswith("compiled"):
         module.model.compile_parts()
     rows = torch.arange(given.clips), torch.ones(given.clips, device=given.device)
     batch_of = lru_cache(1)(lambda seed: ClipBatch(*clips(given, seed), *rows))
@@ -93,34 +105,35 @@ def lewm(given: Any, plain: bool) -> tuple[list[Any], Callable[[int, int], Any]]
 def ours(given: Any) -> None:
     from lewm.allocator import keep_freed
 
-    if given.side != "plain" and given.device == "cpu":
+    plain = given.side.startswith("plain")
+    if not plain and given.device == "cpu":
         keep_freed()  # as `lewm fit` does
-    parameters, loss = lewm(given, given.side == "plain")
-    steps = iter(range(10**9))
+    parameters, loss = lewm(given, plain)
+    steps = count()
     train(parameters, lambda: loss(0, next(steps)), given)
 
 
 def compare_losses(given: Any) -> None:
-    """Train the fast and the plain way in turn, step by step."""
+    """Train the fast ways and the plain one in turn, step by step."""
     import torch
 
-    ways, found = [], []
-    for plain in (False, True):
-        parameters, loss = lewm(given, plain)
-        steps = iter(range(10**9))
-        way = argparse.Namespace(**{**vars(given), "bf16": given.bf16 and not plain})
-        ways.append(stepper(parameters, lambda loss=loss, steps=steps: loss(step := next(steps), step), way))
+    ways = {}
+    for name in ("plain-fp32", *(f"ours-{precision}" for precision in precisions(given))):
+        way = argparse.Namespace(**{**vars(given), "side": name})
+        parameters, loss = lewm(way, name.startswith("plain"))
+        ways[name] = stepper(parameters, loss, way)
+    found = {name: [] for name in ways}
     for step in range(given.losses):
-        pair = []
-        for way in ways:
+        for name, way in ways.items():
             torch.manual_seed(step)  # dropout
-            pair.append(float(way().detach()))
-        found.append(pair)
-    apart = [abs(fast / plain - 1) for fast, plain in found]
-    print(
-        f"loss after {given.losses} steps {found[-1][0]:.5f}, the plain way {found[-1][1]:.5f}: "
-        f"{100 * apart[-1]:.3f} % apart, at most {100 * max(apart):.3f} % at any step"
-    )
+            found[name].append(float(way(step, step).detach()))
+    plain = found.pop("plain-fp32")
+    for name, losses in found.items():
+        apart = [abs(one / other - 1) for one, other in zip(losses, plain, strict=True)]
+        print(
+            f"{name}: loss after {given.losses} steps {losses[-1]:.5f}, the plain way {plain[-1]:.5f}: "
+            f"{100 * apart[-1]:.3f} % apart, at most {100 * max(apart):.3f} % at any step"
+        )
 
 
 def peer(given: Any) -> None:
@@ -158,7 +171,7 @@ def peer(given: Any) -> None:
 def main() -> None:
     """Run a side, or all of them."""
     parser = arguments(__doc__)
-    parser.add_argument("--bf16", action="store_true", help="autocast on every side")
+    add_precisions(parser)
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--image", type=int, default=64)
     parser.add_argument("--patch", type=int, default=8)
@@ -169,14 +182,20 @@ def main() -> None:
     if given.losses:
         return compare_losses(given)
     if given.side:
-        return (peer if given.side == "peer" else ours)(given)
-    sides = alternate(("ours", *(("compiled",) if given.compile else ()), "plain", "peer"), given)
+        return (peer if given.side.startswith("peer") else ours)(given)
+    kinds = ("ours", *(("compiled",) if given.compile else ()), "plain", "peer")
+    sides = alternate([f"{kind}-{precision}" for precision in precisions(given) for kind in kinds], given)
+    best = best_of(sides, "peer")
     for side in sides.values():
         print(
-            f"{side.name:8s} {given.clips * FRAMES / side.median():.1f} frames/s, {side.median():.3f} s a step "
-            f"({side.spread()}), {sides['peer'].median() / side.median():.2f} x the peer's speed, "
+            f"{side.name:13s} {given.clips * FRAMES / side.median():.1f} frames/s, {side.median():.3f} s a step "
+            f"({side.spread()}), {best.median() / side.median():.2f} x {best.name}'s speed, "
             f"loss at the last step {side.found[-1]['loss']:.4f}"
         )
+    for precision in precisions(given):
+        rate = matrix_rate(given.device, precision)
+        work = step_gflop(given.image, given.patch, given.clips)
+        print(f"{precision}: {work:.0f} GFLOP, floor {work / rate:.3f} s a step at {rate:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

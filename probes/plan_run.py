@@ -28,6 +28,7 @@ from lewm.plan.mpc import MPC
 from lewm.plan.protocol import Planner
 from lewm.plan.protocols import Protocol, protocol_of
 from lewm.plan.space import ActionSpace
+from lewm.precision import FULL, MIXED, best_precision
 from lewm.probes import plan_scores as scores
 from lewm.probes import results as io
 from lewm.probes.features import device_of
@@ -98,6 +99,7 @@ class Asked:
     films: int = 4
     plain: bool = False
     compile: bool = False
+    precision: str = FULL
 
     def __post_init__(self) -> None:
         for name in ("pairs", "seeds", "batch", "goals"):
@@ -135,6 +137,8 @@ def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
         setting.model.take_plain_paths()
     elif device_of(setting.model).type == "cpu":
         keep_freed()
+    if asked.precision == MIXED and best_precision(device_of(setting.model).type) != MIXED:
+        print(f"notice: {MIXED} is emulated on this hardware, many times slower; --precision {FULL} is not")
     if asked.compile:
         setting.model.compile_parts()
     source = open_source(asked.data)
@@ -190,6 +194,7 @@ def makers(
     how = {"cost": cost, "execute": asked.execute, "budget": asked.rule.budget, "device": device_of(model)}
     # a compiled graph has the number of threads of its first call, so candidates are then not divided among threads
     how["threads"] = 1 if asked.plain or asked.compile else torch.get_num_threads()
+    how["mixed"] = asked.precision == MIXED
 
     def make_mpc(seed: int) -> MPC:
         return MPC(model, planner, space, seed=seed, **how)
@@ -224,6 +229,7 @@ def described(
         "batch": asked.batch,
         "plain": asked.plain,
         "compile": asked.compile,
+        "precision": asked.precision,
         "manifest": {"path": str(asked.manifest or asked.write_manifest or "")} | about,
     }
 

@@ -146,6 +146,21 @@ def test_the_plain_way_plans_the_same_and_each_way_is_noted(checkpoint, data, tm
     assert [float(x) for x in fast] == pytest.approx([float(x) for x in plain], abs=0.05)
 
 
+def test_mixed_precision_plans_nearly_the_same_and_says_so_and_where_it_is_emulated(
+    checkpoint, data, tmp_path, monkeypatch, capsys
+):
+    few = ["--split", "all", "--pairs", "6", "--seeds", "1", "--films", "0", "--horizon", "4", "--iterations", "3"]
+    for native, name in ((True, "32-true"), (False, "bf16-mixed")):
+        monkeypatch.setattr("lewm.precision.cpu_computes_bf16", lambda native=native: native)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert plan(checkpoint, data, tmp_path / name, *few, "--precision", name) == 0
+        assert ("bf16-mixed is emulated" in capsys.readouterr().out) == (not native)
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("32-true", "bf16-mixed")]
+    assert [result["precision"] for result in results] == ["32-true", "bf16-mixed"]
+    full, mixed = ([row["best_median"] for row in result["costs"]] for result in results)
+    assert mixed != full and mixed == pytest.approx(full, rel=0.05, abs=0.02)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_plans_the_same_with_few_graphs(checkpoint, data, tmp_path):
     # In processes of their own: the shape checks of tests cannot be compiled. Pairs are planned by two, then by one.

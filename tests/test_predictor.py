@@ -2,10 +2,12 @@
 
 from copy import deepcopy
 
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lewm.model import predictor as module
-from lewm.model.predictor import Block, Predictor, Transformer
+from lewm.model.predictor import Block, Predictor, Transformer, attend
 
 
 def test_a_block_starts_as_the_identity_and_deaf_to_actions():
@@ -45,3 +47,36 @@ def test_a_copy_of_a_compiled_transformer_uses_its_own_weights(monkeypatch):
     with torch.no_grad():
         (mine, _), (its, _) = (one.extend(z, one.modulations(c), []) for one in (model, copy))
     assert (mine - its).abs().max() > 1e-3
+
+
+class Called(TorchDispatchMode):
+    """Notes the names of torch's own operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_rollouts_of_a_frozen_model_multiply_matrices_not_one_small_product_a_candidate(tiny_model, mixed):
+    # Of a slice and a weight without a gradient torch makes a batch of products, with a copy of the weight for each.
+    model, called = tiny_model.requires_grad_(False), Called()
+    k, a = model.interface.frameskip, model.interface.action_dim
+    with called, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        model.rollout(torch.randn(2, 1, 8), torch.zeros(2, 0, k, a), torch.randn(2, 5, 6, k, a))
+    assert "bmm" not in called.names and {"mm", "addmm"} <= called.names
+
+
+@pytest.mark.parametrize("later", [1, 2])
+def test_attention_to_few_frames_in_bfloat16_has_the_numbers_of_float32(later):
+    q, k, v = (torch.randn(3, 4, n, 8, generator=torch.Generator().manual_seed(n)).bfloat16() for n in (later, 3, 3))
+    seen = torch.ones(later, 3, dtype=torch.bool).tril(3 - later)
+    weights = (q.double() @ k.double().mT / 8**0.5).masked_fill(~seen, -torch.inf).softmax(-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(q, k, v, seen)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), weights @ v.double(), rtol=2**-8, atol=1e-6)

@@ -1,4 +1,5 @@
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ MANY = {
 
 def result_of(natures=MANY, n=25, depth=3, calibrated=True, missing=()):
     """What `lewm surprise` writes of synthetic scores, as JSON holds it."""
+    return json.loads(json_of(tuple(natures.items()), n, depth, calibrated, missing))
+
+
+@cache
+def json_of(natures, n, depth, calibrated, missing):
+    natures = dict(natures)
     rng = np.random.default_rng(0)
     names = ["model", "untrained", "pixel_difference", "copy_last"] + ["calibrated"] * calibrated
     names += [depth_name(form, d) for form in ["model"] + ["calibrated"] * calibrated for d in range(2, depth + 1)]
@@ -49,7 +56,7 @@ def result_of(natures=MANY, n=25, depth=3, calibrated=True, missing=()):
         result["alarms"] |= {"false_per_1000": 9.4, "false_per_1000_ci95": [4.0, 18.2]}
     else:
         result["not_calibrated"] = "there are no ordinary steps"
-    return json.loads(json.dumps(plain(result)))
+    return json.dumps(plain(result))
 
 
 def printed(result, width, monkeypatch, capsys):

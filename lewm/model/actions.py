@@ -17,4 +17,5 @@ class ActionEncoder(nn.Module):
 
     def forward(self, actions: Float[Tensor, "b t k a"]) -> Float[Tensor, "b t d"]:
         x = self.patch_embed(rearrange(actions, "b t k a -> b (k a) t"))
-        return self.embed(rearrange(x, "b e t -> b t e"))
+        # Of a transposed tensor torch makes one small product a row, with a copy of frozen weights for each.
+        return self.embed(rearrange(x, "b e t -> b t e").contiguous())

@@ -66,11 +66,22 @@ class Attention(nn.Module):
         later = min(1 if last else x.shape[1], frames - 1)  # frames asked for that see others
         y = v[:, :, :1]
         if later > 0:
-            q = rearrange(F.linear(x[:, -later:], queries), "b t (h e) -> b h t e", h=self.heads)
+            # Contiguous: of a part torch makes one small product a row, with a copy of frozen weights for each.
+            q = rearrange(F.linear(x[:, -later:].contiguous(), queries), "b t (h e) -> b h t e", h=self.heads)
             seen = torch.ones(later, frames, dtype=torch.bool, device=x.device).tril(frames - later)
-            seeing = F.scaled_dot_product_attention(q, k, v, attn_mask=seen if later > 1 else None)
+            seeing = attend(q, k, v, seen if later > 1 else None)
             y = seeing if last or held is not None else torch.cat([y, seeing], dim=2)
-        return self.to_out(rearrange(y, "b h t e -> b t (h e)")), (k, v)
+        return self.to_out(rearrange(y, "b h t e -> b t (h e)").contiguous()), (k, v)
+
+
+def attend(
+    q: Float[Tensor, "b h i e"], k: Float[Tensor, "b h j e"], v: Float[Tensor, "b h j e"], seen: Tensor | None
+) -> Float[Tensor, "b h i e"]:
+    """Scaled dot-product attention; on a CPU in float32 always, whose kernel for bfloat16 is slower for few frames."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=seen).to(q.dtype)
 
 
 class MLP(nn.Module):

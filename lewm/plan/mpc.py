@@ -80,6 +80,7 @@ class MPC:
             then stay in its cache, and 16,384 elsewhere.
         threads: that share each chunk on a CPU, see `lewm.plan.parallel`; the model must bear that, as a `WorldModel`
             does.
+        mixed: whether candidates are rolled out in bfloat16, see `Problem`; frames are encoded in float32 all the same.
         warm_start: whether a search starts from what is left of the last plan.
         device: where to compute.
     """
@@ -96,6 +97,7 @@ class MPC:
         seed: int = 0,
         chunk: int | None = None,
         threads: int = 1,
+        mixed: bool = False,
         warm_start: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -113,7 +115,7 @@ class MPC:
             raise UserError(f"chunk is the number of candidates rolled out at once, at least 1, not {chunk}")
         if threads < 1:
             raise UserError(f"threads is how many share the candidates, at least 1, not {threads}")
-        self.threads = threads if self.device.type == "cpu" else 1
+        self.mixed, self.threads = mixed, threads if self.device.type == "cpu" else 1
         self.model, self.planner, self.cost = model, planner, cost
         self.execute, self.budget, self.seed, self.chunk, self.warm_start = execute, budget, seed, chunk, warm_start
         self.space = space.to(self.device)
@@ -170,6 +172,7 @@ class MPC:
             noise=Noise(self.seed, self.episodes, self.step, self.device),
             chunk=self.chunk,
             threads=self.threads,
+            mixed=self.mixed,
         )
         before = self._clock()
         plan = self.planner.plan(problem, self._warm if self.warm_start else None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,8 @@ class Problem:
             grows with the horizon too), changes nothing.
         threads: chunks are divided among so many threads, see `lewm.plan.parallel`; model and cost must bear that.
             Where gradients are asked for there is one.
+        mixed: candidates are rolled out in bfloat16 where autocast has it so. Contexts, goals, costs and what is
+            `predicted` of the chosen blocks stay in float32.
     """
 
     model: Model
@@ -44,6 +47,7 @@ class Problem:
     noise: Noise
     chunk: int = 4096
     threads: int = 1
+    mixed: bool = False
 
     def block_shape(self, samples: int, horizon: int) -> tuple[int, int, int, int]:
         """(s, n, k, a)."""
@@ -93,7 +97,9 @@ class Problem:
 
     def _cost(self, u: Float[Tensor, "b s n k a"]) -> Float[Tensor, "b s"]:
         actions = self.space.raw(u)
-        return self.cost(self.model.rollout(self.z, self.past, actions), self.goal, actions)
+        with torch.autocast(self.z.device.type, torch.bfloat16) if self.mixed else nullcontext():
+            predicted = self.model.rollout(self.z, self.past, actions)
+        return self.cost(predicted, self.goal, actions)
 
     def _chunks(self, u: Float[Tensor, "b s n k a"], threads: int = 1) -> tuple[Tensor, ...]:
         share = math.ceil(u.shape[1] / threads)
@@ -112,4 +118,4 @@ class Problem:
     def _copied(self) -> Problem:
         copies = {name: getattr(self, name).clone() for name in ("z", "past", "goal")}
         space = self.space.to(self.z.device)
-        return Problem(model=self.model, cost=self.cost, space=space, noise=self.noise, chunk=self.chunk, **copies)
+        return replace(self, space=space, **copies)
