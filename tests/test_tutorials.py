@@ -1,14 +1,15 @@
-"""Every page of docs/tutorials does what it says: its blocks run, in their order, in a folder with what is `GIVEN`.
+"""Every page of docs/tutorials does what it says: its blocks run, in their order, in an empty folder, or beside a set.
 
-A block marked `sh` or `python` is run as it stands; one with a title (```python title="robot.py") is written to a
-file of that name.
+The set of the page on LeRobot is written by LeRobot itself, in an environment of its own (`.lerobot`), made from PyPI
+when it is first needed. A block marked `sh` or `python` is run as it stands; one with a title (```python
+title="robot.py") is written to a file of that name.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 BLOCK = re.compile(r'^```(sh|python|yaml)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 PROGRAMS = {"sh": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}
-GIVEN = {"lerobot": {"my_robot": ROOT / "tests/data/foreign/lerobot_v30"}}  # what lies in the folder at the start
 SECONDS = 1200
+# What its writer of data sets imports; all that lerobot asks for would be gigabytes.
+LEROBOT = ("lerobot==0.4.4",)
+ITS_NEEDS = ("datasets>=4,<5", "huggingface-hub<0.36", "av>=15,<16", "accelerate<2", "draccus==0.10.0", "deepdiff<9")
+ITS_NEEDS += ("jsonlines", "termcolor", "packaging<26", "imageio<3", "einops")
 
 
 class Block(NamedTuple):
@@ -68,13 +72,35 @@ def environment(tmp_path) -> dict[str, str]:
     return os.environ | added
 
 
+def lerobot_python() -> Path:
+    """Interpreter of an environment with LeRobot and the torch of ours."""
+    folder = ROOT / ".lerobot"
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip += shlex.split(os.environ.get("PIP_FLAGS", ""))
+        subprocess.run([*pip, "-c", ROOT / "constraints.txt", "torch", "torchvision"], check=True)
+        subprocess.run([*pip, *ITS_NEEDS], check=True)
+        subprocess.run([*pip, "--no-deps", *LEROBOT], check=True)
+        ready.touch()
+    return python
+
+
+def write_lerobot(folder: Path) -> None:
+    """A set of version 3 by LeRobot's own writer."""
+    script = ROOT / "tests" / "data" / "foreign" / "make_lerobot.py"
+    done = subprocess.run([lerobot_python(), script, folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_tutorial_does_what_it_says(page, environment, tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
-    for name, source in GIVEN.get(page.stem, {}).items():
-        shutil.copytree(source, folder / name)
+    if page.stem == "lerobot":
+        write_lerobot(folder / "my_robot")
     follow(page.read_text(encoding="utf-8"), folder, environment)
 
 

@@ -1,19 +1,28 @@
 """Writes `lerobot_v21` or `lerobot_v30` with LeRobot's own writer, whichever version is installed.
 
     pip install lerobot==0.3.3 (v2.1) or lerobot==0.4.4 (v3.0)
-    python tests/data/foreign/make_lerobot.py
+    python tests/data/foreign/make_lerobot.py [FOLDER]
 
-`front` is a video as that version encodes it, `wrist` pictures inside the table. The last action of an episode is an
-ordinary number, as a robot's last command is.
+The folder is a new one; without it the set goes beside this file. `front` is a video as that version encodes it,
+`wrist` pictures inside the table. The last action of an episode is an ordinary number, as a robot's last command is.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 from episodes import episodes
-from lerobot.datasets.lerobot_dataset import CODEBASE_VERSION, LeRobotDataset
+
+# A torchvision that does not fit torch would not let lerobot be imported.
+spec = importlib.util.spec_from_file_location("_compat", Path(__file__).parents[3] / "lewm" / "_compat.py")
+compat = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(compat)
+compat.install()
+
+from lerobot.datasets.lerobot_dataset import CODEBASE_VERSION, LeRobotDataset  # noqa: E402
 
 HERE, SIDE, FPS = Path(__file__).parent, 64, 10
 AXES = ["height", "width", "channels"]
@@ -25,8 +34,7 @@ FEATURES = {
 }
 
 
-def main() -> None:
-    folder = HERE / f"lerobot_{CODEBASE_VERSION.replace('.', '')}"
+def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     written = LeRobotDataset.create("toy/walk", fps=FPS, features=FEATURES, root=folder, use_videos=True)
     for frames, actions, states in episodes(SIDE):
@@ -44,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    beside = HERE / f"lerobot_{CODEBASE_VERSION.replace('.', '')}"
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else beside)
