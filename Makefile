@@ -26,12 +26,15 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-# A file's tests run in one process, several files at a time.
+# A file's tests run in one process, several files at a time. Hundreds of tests start processes of their own, which
+# would each compile the package anew where the environment forbids to keep bytecode.
+test test-slow: export PYTHONDONTWRITEBYTECODE =
+test test-slow: export OMP_NUM_THREADS = 1
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 3 --dist loadfile -m "not slow"
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	$(BIN)/pytest
 
 # Collects Two-Room, trains on the CPU, probes, shows the impossible, plans on episodes of another seed, looks inside,
 # and names report.html: minutes on two cores.

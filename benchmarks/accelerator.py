@@ -69,9 +69,11 @@ def main() -> None:
     parser.add_argument("file")
     parser.add_argument("--small", action="store_true")
     given: Any = parser.parse_args()
+    from lewm.precision import MIXED, best_precision
+
     clips, image, patch = (4, 32, 8) if given.small else (128, 224, 14)
-    precision = precisions(given)[-1]  # what `lewm fit` takes there by itself
-    rate = matrix_rate(given.device, precision, 2048 if given.small else 8192)
+    precision = "bf16" if best_precision(given.device) == MIXED else "fp32"  # what `lewm fit` takes by itself
+    rate = matrix_rate(given.device, precision)
     print(f"{given.device}: {rate:.0f} GFLOP/s in {precision}, {bandwidth(given.device):.0f} GB/s")
     work = step_gflop(image, patch, clips)
     print(
@@ -80,7 +82,7 @@ def main() -> None:
     )
     print(f"SIGReg alone, forward and backward: {1000 * sigreg_seconds(clips, given.device):.2f} ms")
     size = [f"--device={given.device}", f"--image={image}", f"--patch={patch}", f"--rounds={given.rounds}"]
-    size += ["--precisions", precision]
+    size += ["--precisions", *precisions(given)]
     asked("step.py", f"--clips={clips}", *size)
     for episodes in (1, 2 if given.small else 50):
         asked("plan.py", f"--iterations={2 if given.small else 30}", f"--episodes={episodes}", *size)

@@ -7,10 +7,11 @@ import statistics
 from alternation import seconds, synchronized
 
 
-def matrix_rate(device: str = "cpu", precision: str = "fp32", side: int = 2048) -> float:
+def matrix_rate(device: str = "cpu", precision: str = "fp32", side: int | None = None) -> float:
     """Operations a second of a square matrix product in fp32 or bf16, in 10^9: two for each multiplication."""
     import torch
 
+    side = side or (8192 if device.startswith("cuda") else 2048)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     work = synchronized(device, lambda: a @ b)

@@ -53,6 +53,7 @@ def ours(given: Any) -> None:
     from lewm.model.world_model import WorldModel
     from lewm.plan.cem import CEM
     from lewm.plan.cost import last_step
+    from lewm.plan.mixed import Mixed
     from lewm.plan.noise import Noise
     from lewm.plan.problem import Problem
     from lewm.plan.space import ActionSpace
@@ -78,6 +79,7 @@ def ours(given: Any) -> None:
     chunk, threads = (512, given.threads) if given.device == "cpu" else (16_384, 1)
     if plain:
         threads = 1
+    rougher = Mixed(model) if given.side.endswith("bf16") else None
 
     @torch.inference_mode()
     def plan() -> None:
@@ -93,7 +95,7 @@ def ours(given: Any) -> None:
             noise=noise,
             chunk=chunk,
             threads=threads,
-            mixed=given.side.endswith("bf16"),
+            rougher=rougher,
         )
         solver.plan(problem)
 

@@ -365,7 +365,7 @@ def plan(
         compile: compile encoder and predictor with torch.compile: minutes, for long plans on an accelerator. On a CPU
             it needs a C++ compiler and gains nothing: candidates are then not divided among threads.
         precision: of the candidates' rollouts; bf16-mixed is faster where the hardware computes in bfloat16, and gives
-            costs of three digits. Frames and goals are encoded in float32 in any case.
+            costs of two to three digits. Frames, goals and the chosen plan are computed in float32 in any case.
     """
     given = dict(locals())
     from lewm.probes.plan_run import plan as run

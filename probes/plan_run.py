@@ -105,6 +105,8 @@ class Asked:
         for name in ("pairs", "seeds", "batch", "goals"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--{name} is {value}; it must be at least 1")
+        if self.precision not in (FULL, MIXED):
+            raise UserError(f"--precision is {self.precision}; one of {FULL}, {MIXED}")
         if self.films < 0:
             raise UserError(f"--films is {self.films}; it must be at least 0")
 
@@ -138,7 +140,7 @@ def plan(checkpoint: str | Path, **arguments: Any) -> dict[str, Any]:
     elif device_of(setting.model).type == "cpu":
         keep_freed()
     if asked.precision == MIXED and best_precision(device_of(setting.model).type) != MIXED:
-        print(f"notice: {MIXED} is emulated on this hardware, many times slower; --precision {FULL} is not")
+        print(f"notice: {MIXED} is emulated on this hardware, or slower; --precision {FULL} is not")
     if asked.compile:
         setting.model.compile_parts()
     source = open_source(asked.data)

@@ -141,30 +141,3 @@ def test_an_episode_without_any_finite_cost_stops_with_its_key(frozen):
     problem = replace(problem, model=broken, noise=Noise(0, ("a", "b", "c"), 25))
     with pytest.raises(GuardStop, match="no plan for episode b has a finite cost at step 25"):
         problem.costs(candidates(problem))
-
-
-def test_costs_of_mixed_rollouts_are_float32_and_near_the_plain_ones_and_so_are_gradients(frozen):
-    problem = problem_of(frozen)
-    u = candidates(problem, s=64)
-    plain, mixed = problem.costs(u), replace(problem, mixed=True).costs(u)
-    assert mixed.dtype == torch.float32 and not torch.equal(mixed, plain)
-    torch.testing.assert_close(mixed, plain, rtol=0.03, atol=0.03)
-    gradients = [replace(problem, mixed=mixed).costs_and_gradients(u)[1] for mixed in (False, True)]
-    assert torch.cosine_similarity(*(x.flatten() for x in gradients), dim=0) > 0.999
-
-
-def test_mixed_rollouts_run_in_bfloat16_in_every_thread_and_nothing_else_does(frozen):
-    seen = []
-
-    class Watched:
-        interface = frozen.interface
-
-        def rollout(self, z, past, future):
-            seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), z.dtype))
-            return frozen.rollout(z, past, future)
-
-    problem = replace(problem_of(frozen), model=Watched(), mixed=True, threads=2)
-    problem.costs(candidates(problem))
-    assert seen == [(True, torch.bfloat16, torch.float32)] * 2
-    problem.predicted(problem.space.raw(candidates(problem, s=1))[:, 0])
-    assert not seen[-1][0] and not torch.is_autocast_enabled("cpu")

@@ -4,10 +4,12 @@ from copy import deepcopy
 
 import pytest
 import torch
+from conftest import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lewm.model import predictor as module
 from lewm.model.predictor import Block, Predictor, Transformer, attend
+from lewm.model.world_model import WorldModel
 
 
 def test_a_block_starts_as_the_identity_and_deaf_to_actions():
@@ -62,12 +64,14 @@ class Called(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_rollouts_of_a_frozen_model_multiply_matrices_not_one_small_product_a_candidate(tiny_model, mixed):
+def test_rollouts_of_a_frozen_model_multiply_matrices_not_one_small_product_a_candidate(interface, mixed):
     # Of a slice and a weight without a gradient torch makes a batch of products, with a copy of the weight for each.
-    model, called = tiny_model.requires_grad_(False), Called()
-    k, a = model.interface.frameskip, model.interface.action_dim
+    model, called = WorldModel(interface, **{**TINY, "predictor_depth": 2}).eval().requires_grad_(False), Called()
+    k, a = interface.frameskip, interface.action_dim
     with called, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-        model.rollout(torch.randn(2, 1, 8), torch.zeros(2, 0, k, a), torch.randn(2, 5, 6, k, a))
+        for frames in (1, interface.history):
+            past = torch.zeros(2, frames - 1, k, a)
+            model.rollout(torch.randn(2, frames, 8), past, torch.randn(2, 5, 6, k, a))
     assert "bmm" not in called.names and {"mm", "addmm"} <= called.names
 
 

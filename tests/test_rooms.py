@@ -126,6 +126,6 @@ def test_every_module_is_in_a_room():
 
 
 def test_a_planner_knows_a_model_by_its_protocol_alone():
-    for name in ("protocol", "space", "noise", "cost", "problem", "sampling", "settings", "mpc", *SOLVERS):
+    for name in ("protocol", "space", "noise", "cost", "problem", "sampling", "settings", "mpc", "mixed", *SOLVERS):
         known = {room(i) for i in imports(ROOT / "lewm" / "plan" / f"{name}.py")} - {None, "plan"}
         assert known <= {"clip", "errors", "distributed"}, f"{name}.py imports {known}"

@@ -77,7 +77,7 @@ class Attention(nn.Module):
 def attend(
     q: Float[Tensor, "b h i e"], k: Float[Tensor, "b h j e"], v: Float[Tensor, "b h j e"], seen: Tensor | None
 ) -> Float[Tensor, "b h i e"]:
-    """Scaled dot-product attention; on a CPU in float32 always, whose kernel for bfloat16 is slower for few frames."""
+    """Scaled dot-product attention; on a CPU bfloat16 goes through float32, whose kernel is faster for few frames."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     with torch.autocast("cpu", enabled=False):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lewm.errors import UserError
 from lewm.plan.cost import Cost, last_step
+from lewm.plan.mixed import Mixed
 from lewm.plan.noise import Noise
 from lewm.plan.problem import Problem
 from lewm.plan.protocol import Model, Plan, Planner, Warm
@@ -80,7 +81,8 @@ class MPC:
             then stay in its cache, and 16,384 elsewhere.
         threads: that share each chunk on a CPU, see `lewm.plan.parallel`; the model must bear that, as a `WorldModel`
             does.
-        mixed: whether candidates are rolled out in bfloat16, see `Problem`; frames are encoded in float32 all the same.
+        mixed: whether candidates are rolled out in bfloat16, see `lewm.plan.mixed`; frames, goals and the chosen plan
+            are computed in float32 all the same.
         warm_start: whether a search starts from what is left of the last plan.
         device: where to compute.
     """
@@ -115,7 +117,8 @@ class MPC:
             raise UserError(f"chunk is the number of candidates rolled out at once, at least 1, not {chunk}")
         if threads < 1:
             raise UserError(f"threads is how many share the candidates, at least 1, not {threads}")
-        self.mixed, self.threads = mixed, threads if self.device.type == "cpu" else 1
+        self.rougher = Mixed(model) if mixed else None
+        self.threads = threads if self.device.type == "cpu" else 1
         self.model, self.planner, self.cost = model, planner, cost
         self.execute, self.budget, self.seed, self.chunk, self.warm_start = execute, budget, seed, chunk, warm_start
         self.space = space.to(self.device)
@@ -172,7 +175,7 @@ class MPC:
             noise=Noise(self.seed, self.episodes, self.step, self.device),
             chunk=self.chunk,
             threads=self.threads,
-            mixed=self.mixed,
+            rougher=self.rougher,
         )
         before = self._clock()
         plan = self.planner.plan(problem, self._warm if self.warm_start else None)

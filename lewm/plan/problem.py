@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,8 +33,8 @@ class Problem:
             grows with the horizon too), changes nothing.
         threads: chunks are divided among so many threads, see `lewm.plan.parallel`; model and cost must bear that.
             Where gradients are asked for there is one.
-        mixed: candidates are rolled out in bfloat16 where autocast has it so. Contexts, goals, costs and what is
-            `predicted` of the chosen blocks stay in float32.
+        rougher: rolls candidates out in the model's stead, as `lewm.plan.mixed` does; what is `predicted` of the chosen
+            blocks is the model's own.
     """
 
     model: Model
@@ -47,7 +46,7 @@ class Problem:
     noise: Noise
     chunk: int = 4096
     threads: int = 1
-    mixed: bool = False
+    rougher: Model | None = None
 
     def block_shape(self, samples: int, horizon: int) -> tuple[int, int, int, int]:
         """(s, n, k, a)."""
@@ -97,9 +96,8 @@ class Problem:
 
     def _cost(self, u: Float[Tensor, "b s n k a"]) -> Float[Tensor, "b s"]:
         actions = self.space.raw(u)
-        with torch.autocast(self.z.device.type, torch.bfloat16) if self.mixed else nullcontext():
-            predicted = self.model.rollout(self.z, self.past, actions)
-        return self.cost(predicted, self.goal, actions)
+        model = self.model if self.rougher is None else self.rougher
+        return self.cost(model.rollout(self.z, self.past, actions), self.goal, actions)
 
     def _chunks(self, u: Float[Tensor, "b s n k a"], threads: int = 1) -> tuple[Tensor, ...]:
         share = math.ceil(u.shape[1] / threads)
