@@ -173,8 +173,11 @@ def test_a_compiled_model_plans_the_same_with_few_graphs(checkpoint, data, tmp_p
         done = subprocess.run(ask, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "recompile_limit" not in done.stderr
-    plain, compiled = ([row["least_distance"] for row in rows(tmp_path / name)] for name in ("false", "true"))
-    assert [float(x) for x in compiled] == pytest.approx([float(x) for x in plain], abs=0.05)
+    first = [json.loads((tmp_path / name / "result.json").read_text())["costs"][0] for name in ("false", "true")]
+    assert first[1]["mean_median"] == pytest.approx(first[0]["mean_median"], rel=1e-2)  # of the same candidates
+    if precision == "32-true":  # in bfloat16 fused operations round less, and searches part ways
+        plain, compiled = ([row["least_distance"] for row in rows(tmp_path / name)] for name in ("false", "true"))
+        assert [float(x) for x in compiled] == pytest.approx([float(x) for x in plain], abs=0.05)
 
 
 def test_the_action_penalty_draws_actions_to_their_mean():
