@@ -20,6 +20,7 @@ import fuzz
 import fuzz_large
 from fuzz_faults import mutate
 
+from lewm.allocator import keep_freed
 from lewm.datasets import npy
 from lewm.datasets.pixels import CODECS, PackedFrames, decode_frame, encode_frame
 from lewm.datasets.tar_index import BLOCK, member_of
@@ -77,12 +78,20 @@ def test_large_damaged_files_and_bombs_take_less_than_twice_their_part_and_64_mi
     assert max(outcome["memory"] for outcome in found["shards, raw"]) > fuzz_large.PART  # it is measured
 
 
-def test_memory_beyond_the_bar_is_seen_and_a_child_that_dies_is_counted():
+@pytest.mark.parametrize("kept", [False, True])
+def test_memory_beyond_the_bar_is_seen_and_a_child_that_dies_is_counted(kept):
     def greedy(path):
         return {"sum": float(np.ones(2**24).sum())}  # 128 MiB
 
+    def measured():
+        if kept:  # freed by what came before, but still the process's own
+            assert keep_freed()
+            _ = [np.ones(2**21) for _ in range(10)]
+            del _
+        return vars(fuzz.outcome_of(kind, {"sum": 2.0**24}, Path("x"), ""))
+
     kind = fuzz.Kind(lambda folder: None, lambda rng, folder: "", greedy)
-    found = fuzz_large.forked(lambda: vars(fuzz.outcome_of(kind, {"sum": 2.0**24}, Path("x"), "")))
+    found = fuzz_large.forked(measured)
     assert found["outcome"] == "right"
     assert found["memory"] > fuzz_large.KINDS["bombs in zstd"].bar
     died = fuzz_large.forked(lambda: os.kill(os.getpid(), signal.SIGKILL))
