@@ -49,8 +49,10 @@ def endless(make: Callable[[], Any]) -> Iterator[Any]:
 
 
 def ours(path: str, workers: int) -> None:
+    from lewm.allocator import keep_freed
     from lewm.datasets.datamodule import ClipDataModule
 
+    keep_freed()  # as `lewm fit` does
     data = ClipDataModule(path, global_batch=BATCH, num_frames=FRAMES, frameskip=FRAMESKIP, num_workers=workers)
     served(lambda: endless(data.train_dataloader), workers)
 
