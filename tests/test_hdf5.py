@@ -85,3 +85,28 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path):
     path.write_bytes(b"not an HDF5 file" * 100)
     with pytest.raises(UserError, match="not a readable HDF5 file"):
         HDF5Source(path)
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [5], [2, 3, 4, 5], [0, 5, 10, 15], [3, 4, 9, 10, 11, 2], [7, 7, 8, 6, 5], [15, 0]]
+)
+def test_rows_that_follow_one_another_or_do_not_are_the_same_frames(write_flat, rows):
+    columns = flat_columns([16] * 3)
+    found = HDF5Source(write_flat(columns)).frames(1, np.array(rows, dtype=np.int64))
+    assert found.tobytes() == columns["pixels"][16:32][rows].tobytes()
+
+
+@pytest.mark.parametrize("rows", [[9, 10, 11, 12], [1, 11, 12, 13], [11]])
+def test_the_damaged_one_among_frames_that_follow_one_another_is_named(tmp_path, rows):
+    columns = flat_columns([16] * 3)
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        for name, values in columns.items():
+            pixels = {"chunks": (1, *values.shape[1:]), "fletcher32": True} if name == "pixels" else {}
+            file.create_dataset(name, data=values, **pixels)
+        at = file["pixels"].id.get_chunk_info_by_coord((16 + 11, 0, 0, 0)).byte_offset
+    with (tmp_path / "flat.h5").open("r+b") as file:
+        file.seek(at + 100)
+        file.write(b"damage")
+    source = HDF5Source(tmp_path / "flat.h5")
+    with pytest.raises(UserError, match=r"episode 1 \(.*\), frame 11 of .*flat.h5 cannot be read"):
+        source.frames(1, np.array(rows))
