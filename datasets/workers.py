@@ -9,11 +9,12 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 SENT_TO_ALL = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 NOTICED_S = 0.2  # until a worker has noticed a signal
-NEWS_S = 1  # at most, between a worker's sockets being closed and its end being told
+NEWS_S = 5  # at most, between a worker's sockets being closed and its end being told
 GRACE_S = 30  # after SIGTERM, in which the run ends its batch, saves and ends its workers
 
 
@@ -62,17 +63,33 @@ def lost_workers_named(batches: Iterator[Any]) -> Iterator[Any]:
     """The batches of a loader with workers; where one of these is killed while it hands a batch over, its end is told.
 
     Its socket is closed a moment before the system tells of its end, and the error of the socket would say nothing.
+    torch raises where it is told, in the handler of SIGCHLD; what is raised inside a destructor is lost, though.
 
     Raises:
-        RuntimeError: torch's own, with the worker's process.
+        RuntimeError: names the worker's process.
     """
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
     while True:
         try:
             batch = next(batches)
         except StopIteration:
             return
         except Exception as error:
-            if not str(error).startswith("Caught "):  # as an error that a living worker hands on does
-                time.sleep(NEWS_S)  # torch raises in the handler of SIGCHLD
+            if not str(error).startswith(
+                ("Caught ", "DataLoader worker")
+            ):  # of a living worker; of torch, in so many words
+                _name_the_lost(workers, error)
             raise
         yield batch
+
+
+def _name_the_lost(workers: list[BaseProcess], error: Exception) -> None:
+    """RuntimeError as soon as one of these processes has ended otherwise than well, within `NEWS_S`."""
+    end = time.monotonic() + NEWS_S
+    while time.monotonic() < end:
+        for worker in workers:
+            if worker.exitcode:
+                raise RuntimeError(
+                    f"DataLoader worker (pid {worker.pid}) ended with exit code {worker.exitcode}"
+                ) from error
+        time.sleep(0.02)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from torch.utils.data import dataloader
 from torch.utils.data._utils import signal_handling
 
+from lewm.datasets import workers
 from lewm.datasets.datamodule import ClipDataModule
+from lewm.datasets.workers import lost_workers_named
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -51,6 +55,40 @@ def test_a_worker_killed_while_it_hands_over_a_batch_is_named(flat_file, monkeyp
     with pytest.raises(RuntimeError, match="DataLoader worker") as raised:
         next(batches)
     assert f"{killed[0]}" in str(raised.value)
+
+
+@pytest.mark.parametrize("wait", [0, 2])
+def test_a_killed_worker_is_named_though_nothing_else_tells_of_its_end(wait):
+    started = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,), daemon=True)
+    started.start()
+
+    def batches():
+        yield 0
+        later = threading.Timer(wait, os.kill, (started.pid, signal.SIGKILL))
+        later.start()
+        raise ConnectionResetError("Connection reset by peer")
+
+    loader = lost_workers_named(batches())
+    assert next(loader) == 0
+    with pytest.raises(
+        RuntimeError, match=rf"DataLoader worker \(pid {started.pid}\) ended with exit code -9"
+    ) as caught:
+        next(loader)
+    assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+def test_an_error_beside_living_workers_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(workers, "NEWS_S", 0.1)
+    started = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,), daemon=True)
+    started.start()
+
+    def batches():
+        raise OSError("another")
+        yield
+
+    with pytest.raises(OSError, match="another"):
+        next(lost_workers_named(batches()))
+    started.kill()
 
 
 def test_a_script_that_ends_with_a_loader_in_hand_does_not_wait_for_its_workers(flat_file):
